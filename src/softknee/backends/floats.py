@@ -1,0 +1,63 @@
+"""What every backend with machine arithmetic shares: the primitives that no math library gets right in the tails.
+
+With h = exp(−|u|/2), which is a normal number down to u ≈ −1400 (fp64), e = h² and a coefficient a:
+
+    σ(u)     = 1/(1 + e) for u ≥ 0,   e/(1 + e) for u < 0
+    sech²(u) = 4e/(1 + e)²            (e = exp(−2|u|))
+    a·σ(u)   = (a·h)·h/(1 + e) for u < 0
+
+so the exponent is applied last and the product is rounded into the subnormal range once. Where the factor is 0 the
+product is 0 also for a = ±∞, which is the limit: these factors beat every polynomial. Hence a is clamped to the
+finite range on the decaying side only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..expression import OpTable
+
+
+class FloatTable(OpTable):
+    """An op table over IEEE numbers. The backend adds the elementary functions and `finite`."""
+
+    def finite(self, a: Any) -> Any:
+        """`a` with ±∞ replaced by the largest finite numbers; NaN stays."""
+        raise NotImplementedError
+
+    def sigmoid(self, x: Any) -> Any:
+        e = self.exp(-abs(x))
+        return self.where(x < 0, e, 1.0) / (1.0 + e)
+
+    def sech2(self, x: Any) -> Any:
+        e = self.exp(-2.0 * abs(x))
+        return 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+    def softplus(self, x: Any) -> Any:
+        return self.maximum(x, 0.0) + self.log1p(self.exp(-abs(x)))
+
+    def exp_times(self, a: Any, u: Any) -> Any:
+        h = self.exp(0.5 * u)
+        return self.where(u < 0, self.finite(a) * h, a * h) * h
+
+    def sigmoid_times(self, a: Any, u: Any) -> Any:
+        h = self.exp(-0.5 * abs(u))
+        return self.where(u < 0, (self.finite(a) * h) * h, a) / (1.0 + h * h)
+
+    def sech2_times(self, a: Any, u: Any) -> Any:
+        h = self.exp(-abs(u))
+        e = h * h
+        # 4·a may overflow where a·h does not
+        return (self.finite(a) * h) * (4.0 * h) / ((1.0 + e) * (1.0 + e))
+
+    def erfc_times(self, a: Any, u: Any) -> Any:
+        # erfc(u) = erfcx(u)·exp(−u²); below u = 1 erfc itself is far from underflow. exp(−u²) in two halves,
+        # the second last.
+        v = self.maximum(u, 1.0)
+        h = self.exp(-0.5 * v * v)
+        tail = ((self.finite(a) * self.erfcx(v)) * h) * h
+        return self.where(u > 1.0, tail, a * self.erfc(u))
+
+    def erfcx(self, x: Any) -> Any:
+        """exp(x²)·erfc(x) for x ≥ 1."""
+        raise NotImplementedError

@@ -1,0 +1,56 @@
+"""mpmath: the oracle. The plain formula to any number of digits (`mpmath.mp.workdps`), one scalar at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpmath import mp, mpf
+
+from ..expression import OpTable
+
+
+class MpmathTable(OpTable):
+    name = "mpmath"
+
+    @property
+    def pi(self) -> Any:
+        return +mp.pi
+
+    exp = staticmethod(mp.exp)
+    expm1 = staticmethod(mp.expm1)
+    log = staticmethod(mp.log)
+    sqrt = staticmethod(mp.sqrt)
+    sin = staticmethod(mp.sin)
+    cos = staticmethod(mp.cos)
+    atan = staticmethod(mp.atan)
+    tanh = staticmethod(mp.tanh)
+    erf = staticmethod(mp.erf)
+    erfc = staticmethod(mp.erfc)
+    sign = staticmethod(mp.sign)
+
+    def abs(self, x: Any) -> Any:
+        return abs(x)
+
+    def log1p(self, x: Any) -> Any:
+        return mp.log1p(x)
+
+    def sech2(self, x: Any) -> Any:
+        return 1 / mp.cosh(x) ** 2
+
+    def sigmoid(self, x: Any) -> Any:
+        return 1 / (1 + mp.exp(-x))
+
+    def softplus(self, x: Any) -> Any:
+        return mp.log1p(mp.exp(x)) if x < 0 else x + mp.log1p(mp.exp(-x))
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        return a if a > b else mpf(b)
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        return a if a < b else mpf(b)
+
+    def where(self, condition: bool, a: Any, b: Any) -> Any:
+        return a if condition else b
+
+
+OPS = MpmathTable()

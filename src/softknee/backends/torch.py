@@ -1,0 +1,239 @@
+"""PyTorch: the differentiable composite of any expression.
+
+`Composite(expression, names)` is a function of tensors and floats that has gradients of every order. Eager, it is an
+`autograd.Function` with `jvp` and a generated vmap rule, whose backward is the same construction on the derived
+expression; under `torch.compile` it is a flat Function without `jvp`, which Dynamo can follow. Autograd never walks
+through the composite's own operations, so a branch that was not taken cannot send NaN back, and only the arguments
+are kept for backward. Half precision is computed in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..errors import InputError
+from ..expression import Expr, compile_source, differentiate, emit, product, symbol
+from .floats import FloatTable
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Any:
+    # A formula may apply a primitive to a parameter that is a Python float, an exact double.
+    def primitive(self: Any, x: Any) -> Any:
+        return function(x) if isinstance(x, Tensor) else float(function(torch.tensor(x, dtype=torch.float64)))
+
+    return primitive
+
+
+class TorchTable(FloatTable):
+    """The primitives in one working dtype, which decides what a `where` between two bare numbers gives."""
+
+    name = "torch"
+    pi = torch.pi
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        self.dtype = dtype
+
+    exp = _unary(torch.exp)
+    expm1 = _unary(torch.expm1)
+    log = _unary(torch.log)
+    log1p = _unary(torch.log1p)
+    sqrt = _unary(torch.sqrt)
+    sin = _unary(torch.sin)
+    cos = _unary(torch.cos)
+    atan = _unary(torch.atan)
+    tanh = _unary(torch.tanh)
+    erf = _unary(torch.erf)
+    erfc = _unary(torch.erfc)
+    erfcx = _unary(torch.special.erfcx)
+    abs = _unary(torch.abs)
+    sign = _unary(torch.sgn)
+
+    def finite(self, a: Any) -> Any:
+        if not isinstance(a, Tensor):
+            return a
+        largest = torch.finfo(a.dtype).max
+        return a.clamp(-largest, largest)
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        if not isinstance(b, Tensor):
+            return a.clamp(min=b) if isinstance(a, Tensor) else max(a, b)
+        return torch.maximum(a, b) if isinstance(a, Tensor) else b.clamp(min=a)
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        if not isinstance(b, Tensor):
+            return a.clamp(max=b) if isinstance(a, Tensor) else min(a, b)
+        return torch.minimum(a, b) if isinstance(a, Tensor) else b.clamp(max=a)
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        if not isinstance(condition, Tensor):
+            return a if condition else b
+        if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+            return torch.full_like(condition, b, dtype=self.dtype).masked_fill(condition, a)
+        return torch.where(condition, a, b)
+
+
+OPS = TorchTable()
+_TABLES = {dtype: TorchTable(dtype) for dtype in (torch.float32, torch.float64)}
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+class Composite:
+    """A function of `names` (tensors, or floats for parameters), computed by straight-line code.
+
+    The result has the promoted dtype of the tensors named in `inputs` (all of them, unless told otherwise) and the
+    broadcast shape. Arguments are positional, in the order of `names`.
+    """
+
+    def __init__(self, expression: Expr, names: Sequence[str], inputs: int | None = None) -> None:
+        self.expression = expression
+        self.names = tuple(names)
+        self.inputs = len(self.names) if inputs is None else inputs
+        self._code = compile_source(emit([expression], "forward", self.names), "forward")
+        self._flat: type[torch.autograd.Function] | None = None
+
+    def __call__(self, *arguments: Tensor | float) -> Tensor:
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        if torch.is_grad_enabled() and any(a.requires_grad for a in tensors):
+            if torch.compiler.is_compiling():
+                return self.flat.apply(*arguments)
+            return self._function.apply(*arguments)
+        if _transformed():
+            return self._function.apply(*arguments)
+        return self.evaluate(*arguments)
+
+    def evaluate(self, *arguments: Tensor | float) -> Tensor:
+        """The value alone, without autograd."""
+        dtype = functools.reduce(
+            torch.promote_types, [a.dtype for a in arguments[: self.inputs] if isinstance(a, Tensor)]
+        )
+        working = torch.float32 if dtype in _HALVES else dtype
+        if working not in _TABLES:
+            raise InputError(f"an activation needs a floating-point tensor, got {str(dtype).removeprefix('torch.')}")
+        cast = [a.to(working) if isinstance(a, Tensor) else a for a in arguments]
+        result = self._code(_TABLES[working], *cast)
+        shape = torch.broadcast_shapes(*[a.shape for a in arguments if isinstance(a, Tensor)])
+        if not isinstance(result, Tensor):
+            like = next(a for a in cast if isinstance(a, Tensor))
+            result = torch.full_like(like, result).expand(shape).clone()
+        elif result.shape != shape:
+            result = result.expand(shape).clone()
+        elif any(result is a for a in arguments):
+            result = result.clone()
+        return result.to(dtype)
+
+    @functools.cached_property
+    def _function(self) -> type[torch.autograd.Function]:
+        composite = self
+
+        class Eager(torch.autograd.Function):
+            generate_vmap_rule = True
+
+            @staticmethod
+            def forward(*arguments: Any) -> Tensor:
+                return composite.evaluate(*arguments)
+
+            @staticmethod
+            def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+                _keep(ctx, inputs)
+                ctx.save_for_forward(*(a for a in inputs if isinstance(a, Tensor)))
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+                arguments = _kept(ctx)
+                return tuple(
+                    _reduced(composite._backward[i], grad, arguments, i) if needed else None
+                    for i, needed in enumerate(ctx.needs_input_grad)
+                )
+
+            @staticmethod
+            def jvp(ctx: Any, *tangents: Any) -> Tensor:
+                arguments = _kept(ctx)
+                moved = [i for i, t in enumerate(tangents) if isinstance(t, Tensor)]
+                parts = [composite._backward[i](tangents[i], *arguments) for i in moved]
+                return functools.reduce(torch.add, parts)
+
+        return Eager
+
+    @property
+    def flat(self) -> type[torch.autograd.Function]:
+        """The Function that Dynamo traces: no jvp, a backward that is not differentiated again.
+
+        It must exist before tracing begins, so whoever builds a Composite for use under `torch.compile` asks for it
+        once beforehand.
+        """
+        if self._flat is None:
+            backward = [compile_source(emit([part], "backward", names), "backward") for part, names in self._partials()]
+            self._flat = _flat_function(self, [_plain(code, self.inputs) for code in backward])
+        return self._flat
+
+    def _partials(self) -> list[tuple[Expr, tuple[str, ...]]]:
+        # The cotangent is part of the expression: the product is rounded once, and its tail is safe.
+        name = f"_grad{len(self.names)}"  # a backward of a backward has one more
+        grad = symbol(name)
+        return [(product(grad, differentiate(self.expression, n)), (name, *self.names)) for n in self.names]
+
+    @functools.cached_property
+    def _backward(self) -> list[Composite]:
+        return [Composite(part, names, 1 + self.inputs) for part, names in self._partials()]
+
+
+def _plain(code: Callable[..., Any], inputs: int) -> Callable[..., Tensor]:
+    def run(grad: Tensor, *arguments: Any) -> Tensor:
+        working = torch.float64 if grad.dtype == torch.float64 else torch.float32
+        cast = [a.to(working) if isinstance(a, Tensor) else a for a in (grad, *arguments)]
+        return code(_TABLES[working], *cast)
+
+    return run
+
+
+def _flat_function(composite: Composite, partials: list[Callable[..., Tensor]]) -> type[torch.autograd.Function]:
+    class Flat(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Tensor:
+            _keep(ctx, arguments)
+            return composite.evaluate(*arguments)
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+            arguments = _kept(ctx)
+            return tuple(
+                _sum_to(partials[i](grad, *arguments), arguments[i]) if needed else None
+                for i, needed in enumerate(ctx.needs_input_grad)
+            )
+
+    return Flat
+
+
+def _keep(ctx: Any, arguments: tuple[Any, ...]) -> None:
+    ctx.save_for_backward(*(a for a in arguments if isinstance(a, Tensor)))
+    ctx.floats = tuple(None if isinstance(a, Tensor) else a for a in arguments)
+
+
+def _kept(ctx: Any) -> list[Any]:
+    tensors = iter(ctx.saved_tensors)
+    return [next(tensors) if a is None else a for a in ctx.floats]
+
+
+def _sum_to(grad: Tensor, argument: Tensor) -> Tensor:
+    return grad.sum_to_size(argument.shape).to(argument.dtype)
+
+
+def _reduced(partial: Composite, grad: Tensor, arguments: list[Any], index: int) -> Tensor:
+    argument = arguments[index]
+    if argument.shape == grad.shape and argument.dtype == grad.dtype:
+        return partial(grad, *arguments)
+    # A parameter's gradient is a sum over many elements: keep its terms in the working dtype.
+    wide = torch.float32 if grad.dtype in _HALVES else grad.dtype
+    return _sum_to(partial(grad.to(wide), *[a.to(wide) if isinstance(a, Tensor) else a for a in arguments]), argument)
+
+
+def _transformed() -> bool:
+    """Whether a torch.func transform (vmap, grad, jvp) or forward-mode AD is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0

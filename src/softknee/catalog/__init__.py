@@ -1,0 +1,10 @@
+"""WHAT each activation is. A definition in any file of this package is found and registered; nothing else lists it."""
+
+import sys
+
+from .registry import activations, discover, get, register
+from .spec import Activation, Parameter, elementwise, gated, normalizer
+
+__all__ = ["Activation", "Parameter", "activations", "elementwise", "gated", "get", "normalizer", "register"]
+
+discover(sys.modules[__name__])

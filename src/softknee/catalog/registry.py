@@ -1,0 +1,77 @@
+"""The registry: every name that `softknee.get` knows. Filled from the definition files of this package."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from ..errors import InputError, closest
+from .spec import KINDS, Activation
+
+_BY_NAME: dict[str, Activation] = {}
+_INFRASTRUCTURE = {"spec", "registry"}
+
+
+def register(activation: Activation, overwrite: bool = False) -> Activation:
+    """Makes `activation` known by its name and aliases. Registering the same definition again changes nothing.
+
+    Raises InputError where a name is taken by another activation, unless `overwrite`.
+    """
+    if not isinstance(activation, Activation):
+        raise InputError(f"register takes an activation, got {type(activation).__name__}; define one with @elementwise")
+    names = (activation.name, *activation.aliases)
+    if not overwrite:
+        for name in names:
+            holder = _BY_NAME.get(name)
+            if holder is not None and not _same(holder, activation):
+                raise InputError(
+                    f"the name {name!r} of {activation.name!r} is taken by {holder.name!r}; "
+                    "choose another or pass overwrite=True"
+                )
+        if len(set(names)) != len(names):
+            raise InputError(f"{activation.name!r} lists a name twice among its aliases: {', '.join(names)}")
+    for name in names:
+        _BY_NAME[name] = activation
+    return activation
+
+
+def _same(a: Activation, b: Activation) -> bool:
+    # Running a notebook cell twice makes a new object of the same definition.
+    if a is b:
+        return True
+    same_place = (a.formula.__module__, a.formula.__qualname__) == (
+        b.formula.__module__,
+        b.formula.__qualname__,
+    )
+    return same_place and a.name == b.name
+
+
+def get(name: str | Activation) -> Activation:
+    """The activation of that name or alias. An Activation is returned as it is.
+
+    Raises InputError for an unknown name, with the names that look like it.
+    """
+    if isinstance(name, Activation):
+        return name
+    if not isinstance(name, str):
+        raise InputError(f"an activation is named by a string, got {type(name).__name__}")
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise InputError(f"activation {name!r} is unknown{closest(name, _BY_NAME) or '; see softknee list'}") from None
+
+
+def activations() -> tuple[Activation, ...]:
+    """Every registered activation: elementwise, gated, normalizers, each in order of definition."""
+    return tuple(sorted(dict.fromkeys(_BY_NAME.values()), key=lambda a: KINDS.index(a.kind)))
+
+
+def discover(package: ModuleType) -> None:
+    """Registers what the definition files of `package` define: one file is all that an activation needs."""
+    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
+        if info.name not in _INFRASTRUCTURE:
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+            for value in vars(module).values():
+                if isinstance(value, Activation) and value.formula.__module__ == module.__name__:
+                    register(value)

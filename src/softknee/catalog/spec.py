@@ -1,0 +1,331 @@
+"""What an activation is: one formula over the op table, its parameters, and what cannot be derived from them.
+
+`elementwise`, `gated` and `normalizer` turn a definition into an `Activation`. Positional arguments before `ops` are
+inputs, keyword-only arguments after it are parameters with their defaults:
+
+    @elementwise(aliases=("swish",), source="Elfwing et al. 2017, arXiv:1702.03118")
+    def silu(x, ops):
+        "Sigmoid-weighted linear unit, x·σ(x)."
+        return x * ops.sigmoid(x)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backends import table
+from ..backends.torch import Composite
+from ..errors import InputError, closest
+from ..expression import Expr, OpTable, compile_source, differentiate, emit, trace
+
+if TYPE_CHECKING:
+    from ..facts import Facts
+    from ..nn import Activation as Module
+
+KINDS = ("elementwise", "gated", "normalizer")
+LAYOUTS = ("split", "gate_up", "up_gate", "interleaved")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter: its default, the open interval it must lie in, whether modules learn it (one per channel)."""
+
+    name: str
+    default: float
+    learnable: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+
+    def check(self, value: Any, owner: str) -> None:
+        """Raises InputError where `value` is not a number or tensor, or a number outside (low, high)."""
+        if isinstance(value, Tensor):
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InputError(f"{owner}: {self.name} must be a number or a tensor, got {type(value).__name__}")
+        # An endpoint that is infinite is allowed: softplus's threshold is ∞ by default.
+        if not (self.low < value < self.high or (math.isinf(value) and value in (self.low, self.high))):
+            raise InputError(
+                f"{owner}: {self.name}={value!r} is out of range; it must lie in ({self.low}, {self.high})"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A catalog entry. Calling it applies it to tensors, differentiably: `silu(x)`, `swiglu(gate, up)`.
+
+    formula: the definition over an op table; `stable`, if given, is the same function in a form that does not cancel,
+    from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). torch,
+    torch_module, torch_arguments: what PyTorch calls it. native: PyTorch's own op is exact, so it is the fast path.
+    layout: how a gated activation finds gate and up in one packed tensor.
+    """
+
+    name: str
+    kind: str
+    formula: Callable[..., Any]
+    inputs: tuple[str, ...]
+    parameters: Mapping[str, Parameter]
+    summary: str
+    source: str = ""
+    aliases: tuple[str, ...] = ()
+    stable: Callable[..., Any] | None = None
+    limits: tuple[float, float] | None = None
+    torch: str | None = None
+    torch_module: str | None = None
+    torch_arguments: Mapping[str, Any] = field(default_factory=dict)
+    native: bool = False
+    layout: str | None = None
+    tags: tuple[str, ...] = ()
+    apply: Callable[..., Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"<activation {self.name}>"
+
+    def __reduce__(self) -> Any:
+        # By reference to the definition, as functions are pickled; equality stays identity.
+        return (_definition, (self.formula.__module__, self.formula.__qualname__))
+
+    def __deepcopy__(self, memo: Any) -> Activation:
+        return self
+
+    def __call__(self, *inputs: Tensor, **parameters: Any) -> Tensor:
+        """The activation of tensors: floating point, any shape; gated ones take gate and up, which broadcast.
+
+        Raises InputError for a wrong number of inputs, a dtype that is not real floating point, a parameter that does
+        not exist or lies out of range.
+        """
+        from ..kernels.dispatch import call
+
+        return call(self, *inputs, **parameters)
+
+    def on(self, ops: OpTable, *inputs: Any, **parameters: Any) -> Any:
+        """The body on an op table: the plain formula where arithmetic is exact, else the stable form.
+
+        For use in other definitions: `silu.on(ops, gate) * up`.
+        """
+        exact = ops.name in ("mpmath", "sympy")
+        body = self.formula if exact or self.stable is None else self.stable
+        return body(*inputs, ops, **(self.defaults | parameters))
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        return {p.name: p.default for p in self.parameters.values()}
+
+    @property
+    def camel(self) -> str:
+        """The name of its module class: PyTorch's, else the name in camel case."""
+        if self.torch_module and self.torch_arguments.get("approximate", "none") == "none":
+            return self.torch_module
+        return "".join(part.capitalize() for part in self.name.split("_"))
+
+    def resolve(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults overridden by `parameters`, checked. Raises InputError for unknown names and values out of range."""
+        for name, value in parameters.items():
+            if name not in self.parameters:
+                known = f"its parameters are {', '.join(self.parameters)}" if self.parameters else "it has none"
+                raise InputError(f"{self.name} has no parameter {name!r}; {known}{closest(name, self.parameters)}")
+            self.parameters[name].check(value, self.name)
+        return self.defaults | dict(parameters)
+
+    @functools.cached_property
+    def expression(self) -> Expr:
+        """The traced body; symbols are the inputs' and the parameters' names."""
+        if self.kind == "normalizer":
+            raise InputError(
+                f"{self.name} is a normalizer: it reduces over a dimension and has no elementwise expression"
+            )
+        return trace(self.stable or self.formula, self.inputs, self.parameters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.inputs, *self.parameters)
+
+    @functools.cached_property
+    def composite(self) -> Composite:
+        """The differentiable composite in PyTorch, of `names` in order."""
+        return Composite(self.expression, self.names, len(self.inputs))
+
+    @functools.cached_property
+    def _slope(self) -> Composite:
+        return Composite(differentiate(self.expression, self.inputs[0]), self.names, len(self.inputs))
+
+    def slope(self, *inputs: Tensor, **parameters: Any) -> Tensor:
+        """f′ at `inputs` with respect to the first of them, without autograd; shape and dtype of the input."""
+        resolved = self.resolve(parameters)
+        with torch.no_grad():
+            return self._slope.evaluate(*inputs, *(resolved[p] for p in self.parameters))
+
+    def value(self, *inputs: Any, **parameters: Any) -> Any:
+        """The NumPy reference in float64, elementwise (a normalizer: over the last axis)."""
+        return self.derivative(*inputs, order=0, **parameters)
+
+    def derivative(self, *inputs: Any, order: int = 1, wrt: str | None = None, **parameters: Any) -> Any:
+        """The `order`-th derivative with respect to `wrt` (an input or a parameter; the first input unless said).
+
+        NumPy, float64, elementwise. Raises InputError for a normalizer with order > 0.
+        """
+        ops = table("numpy")
+        arrays = [np.asarray(x, dtype=np.float64) for x in inputs]
+        resolved = self.resolve(parameters)
+        with np.errstate(all="ignore"):
+            if self.kind == "normalizer" and order == 0:
+                return self.formula(*arrays, ops, **resolved)
+            code = self._numpy(order, wrt or self.inputs[0])
+            result = code(ops, *arrays, *(resolved[p] for p in self.parameters))
+            shape = np.broadcast_shapes(*(a.shape for a in arrays))
+            return np.broadcast_to(np.asarray(result, dtype=np.float64), shape).copy()[()]
+
+    @functools.cached_property
+    def _numpy_codes(self) -> dict[tuple[int, str], Callable[..., Any]]:
+        return {}
+
+    def _numpy(self, order: int, wrt: str) -> Callable[..., Any]:
+        if (order, wrt) not in self._numpy_codes:
+            source = emit([differentiate(self.expression, wrt, order)], self.name, self.names)
+            self._numpy_codes[order, wrt] = compile_source(source, self.name)
+        return self._numpy_codes[order, wrt]
+
+    def latex(self) -> str:
+        """The formula for display, from SymPy."""
+        import sympy
+
+        if self.kind == "normalizer":
+            return {"softmax": r"\frac{e^{x_i/T}}{\sum_j e^{x_j/T}}"}.get(self.name, rf"\mathrm{{{self.name}}}(x)_i")
+        arguments = {name: sympy.Symbol(name, real=True) for name in self.names}
+        inputs = [arguments[name] for name in self.inputs]
+        parameters = {name: arguments[name] for name in self.parameters}
+        return sympy.latex(self.on(table("sympy"), *inputs, **parameters))
+
+    @property
+    def facts(self) -> Facts:
+        """What follows from the definition: range, extrema, gains, dead and saturated regions."""
+        from ..facts import facts
+
+        return facts(self)
+
+    def module(self, **parameters: Any) -> Module:
+        """A `torch.nn.Module` that applies it."""
+        from ..nn import Activation as Module
+
+        return Module(self, **parameters)
+
+
+def _definition(module: str, qualname: str) -> Activation:
+    import importlib
+
+    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))  # type: ignore[arg-type]
+
+
+def _define(
+    kind: str,
+    formula: Callable[..., Any],
+    learnable: tuple[str, ...],
+    bounds: Mapping[str, Any],
+    **declared: Any,
+) -> Activation:
+    name = formula.__name__
+    arguments = list(inspect.signature(formula).parameters.values())
+    names = [a.name for a in arguments]
+    if "ops" not in names:
+        raise InputError(f"the definition of {name!r} must take the op table as an argument named 'ops'")
+    at = names.index("ops")
+    wanted = {"elementwise": 1, "gated": 2, "normalizer": 1}[kind]
+    if at != wanted:
+        raise InputError(f"the {kind} definition {name!r} must take {wanted} input(s) before 'ops', it takes {at}")
+    parameters = {}
+    for argument in arguments[at + 1 :]:
+        if not isinstance(argument.default, (int, float)):
+            raise InputError(f"{name!r}: the parameter {argument.name!r} needs a number as its default")
+        low, high = bounds.get(argument.name, (-math.inf, math.inf))
+        parameters[argument.name] = Parameter(
+            argument.name, float(argument.default), argument.name in learnable, float(low), float(high)
+        )
+    for word in (*learnable, *bounds):
+        if word not in parameters:
+            raise InputError(f"{name!r} declares {word!r}, which is not one of its parameters")
+    if isinstance(declared.get("aliases"), str):
+        raise InputError(f"{name!r}: aliases must be a tuple of names, got the string {declared['aliases']!r}")
+    summary = (inspect.getdoc(formula) or "").split("\n\n")[0].replace("\n", " ")
+    activation = Activation(name, kind, formula, tuple(names[:at]), parameters, summary, **declared)
+    object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
+    if kind != "normalizer":
+        activation.expression  # noqa: B018  # a definition that cannot be traced is refused where it stands
+    return activation
+
+
+Definition = Callable[..., Any]
+
+
+def elementwise(
+    formula: Definition | None = None,
+    *,
+    aliases: tuple[str, ...] = (),
+    source: str = "",
+    stable: Definition | None = None,
+    limits: tuple[float, float] | None = None,
+    learnable: tuple[str, ...] = (),
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    torch: str | None = None,
+    torch_module: str | None = None,
+    torch_arguments: Mapping[str, Any] | None = None,
+    native: bool = False,
+    tags: tuple[str, ...] = (),
+) -> Any:
+    """Defines an activation of one input: `f(x, ops, *, parameter=default)`. Usable bare or with arguments.
+
+    The result is an `Activation`, not registered: `softknee.register(act)` makes its name known everywhere.
+    Raises InputError for a definition of another shape, TypeError for one that steps outside the op table.
+    """
+    declared = {
+        "aliases": aliases, "source": source, "stable": stable, "limits": limits, "torch": torch,
+        "torch_module": torch_module, "torch_arguments": torch_arguments or {}, "native": native, "tags": tags,
+    }  # fmt: skip
+    define = functools.partial(_define, "elementwise", learnable=learnable, bounds=bounds or {}, **declared)
+    return define(formula) if formula is not None else define
+
+
+def gated(
+    formula: Definition | None = None,
+    *,
+    aliases: tuple[str, ...] = (),
+    source: str = "",
+    layout: str = "gate_up",
+    torch: str | None = None,
+    torch_module: str | None = None,
+    tags: tuple[str, ...] = (),
+) -> Any:
+    """Defines an activation of two inputs: `f(gate, up, ops)`. `layout` is how a packed tensor holds the two."""
+    if layout not in LAYOUTS:
+        raise InputError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
+    declared = {
+        "aliases": aliases, "source": source, "layout": layout, "torch": torch, "torch_module": torch_module,
+        "tags": tags,
+    }  # fmt: skip
+    define = functools.partial(_define, "gated", learnable=(), bounds={}, **declared)
+    return define(formula) if formula is not None else define
+
+
+def normalizer(
+    apply: Callable[..., Tensor],
+    *,
+    aliases: tuple[str, ...] = (),
+    source: str = "",
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    torch: str | None = None,
+    torch_module: str | None = None,
+    tags: tuple[str, ...] = (),
+) -> Any:
+    """Defines an activation over a dimension. The formula is the NumPy reference; `apply(x, dim, …)` runs it in PyTorch."""
+    declared = {
+        "aliases": aliases, "source": source, "torch": torch, "torch_module": torch_module, "tags": tags,
+        "apply": apply,
+    }  # fmt: skip
+    return functools.partial(_define, "normalizer", learnable=(), bounds=bounds or {}, **declared)

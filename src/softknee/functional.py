@@ -1,0 +1,173 @@
+"""Every registered activation as a function: `import softknee.functional as SF`.
+
+Where PyTorch has the function, ours has its name and signature, so `F.silu` may become `SF.silu`. Nothing is written
+per activation; the signatures stand in the generated `functional.pyi`.
+
+    elementwise   SF.silu(input, inplace=False), SF.elu(input, alpha=1.0), SF.gelu(input, approximate="tanh")
+    gated         SF.swiglu(gate, up), or one packed tensor: SF.swiglu(packed, dim=-1, layout="gate_up")
+    normalizers   SF.softmax(input, dim, *, dtype=None, temperature=1.0)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .catalog import Activation, activations
+from .catalog.spec import LAYOUTS
+from .errors import InputError
+from .kernels.dispatch import call
+
+_POSITIONAL, _KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+
+
+def unpack(packed: Tensor, dim: int = -1, layout: str = "gate_up") -> tuple[Tensor, Tensor]:
+    """Gate and up, two views of one tensor whose size along `dim` is even.
+
+    layout: "gate_up" and "up_gate" are halves in that order, "interleaved" alternates gate, up, gate, up.
+    Raises InputError for an odd size or an unknown layout.
+    """
+    if layout not in LAYOUTS[1:]:
+        raise InputError(
+            f"layout={layout!r} is unknown for one packed tensor; it must be one of {', '.join(LAYOUTS[1:])}"
+        )
+    if packed.ndim == 0 or packed.size(dim) % 2:
+        raise InputError(f"a packed gate and up need an even size along dim={dim}, got shape {tuple(packed.shape)}")
+    if layout == "interleaved":
+        axis = dim % packed.ndim
+        gate, up = packed.unflatten(axis, (packed.size(axis) // 2, 2)).unbind(axis + 1)
+        return gate, up
+    first, second = packed.chunk(2, dim)
+    return (first, second) if layout == "gate_up" else (second, first)
+
+
+def _elementwise(activation: Activation) -> Callable[..., Tensor]:
+    names = (*activation.parameters, "inplace")
+
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if args:
+            if len(args) > len(names):
+                raise TypeError(
+                    f"{activation.name} takes input, {', '.join(names)}; got {len(args)} arguments after input"
+                )
+            for name, value in zip(names, args, strict=False):
+                if name in kwargs:
+                    raise TypeError(f"{activation.name} got {name!r} twice")
+                kwargs[name] = value
+        return call(activation, input, **kwargs)
+
+    parameters = [(p.name, p.default, _POSITIONAL) for p in activation.parameters.values()]
+    return _dressed(function, activation, ["input"], [*parameters, ("inplace", False, _POSITIONAL)])
+
+
+def _variants(activation: Activation) -> Callable[..., Tensor]:
+    """A function of PyTorch's that is several activations, told apart by an argument: gelu's `approximate`."""
+    variants = {tuple(a.torch_arguments.items()): a for a in activations() if a.torch == activation.torch}
+    ((key, default),) = activation.torch_arguments.items()
+
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        chosen = kwargs.pop(key, args[0] if args else default)
+        if ((key, chosen),) not in variants:
+            known = ", ".join(repr(v) for ((_, v),) in variants)
+            raise InputError(f"{activation.name}: {key}={chosen!r} is unknown; it must be one of {known}")
+        return call(variants[((key, chosen),)], input, **kwargs)
+
+    return _dressed(function, activation, ["input"], [(key, default, _POSITIONAL), ("inplace", False, _KEYWORD)])
+
+
+def _packed(activation: Activation) -> Callable[..., Tensor]:
+    """PyTorch's glu: one packed tensor."""
+
+    def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout)) -> Tensor:
+        return call(activation, *unpack(input, dim, layout))
+
+    options = [("dim", -1, _POSITIONAL), ("layout", activation.layout, _KEYWORD)]
+    return _dressed(function, activation, ["input"], options)
+
+
+def _gated(activation: Activation) -> Callable[..., Tensor]:
+    def function(
+        gate: Tensor, up: Tensor | None = None, *, dim: int = -1, layout: str | None = None, **parameters: Any
+    ) -> Tensor:
+        if up is None:
+            return call(activation, *unpack(gate, dim, layout or str(activation.layout)), **parameters)
+        if layout not in (None, "split"):
+            raise InputError(f"{activation.name}: layout={layout!r} is for one packed tensor; gate and up were given")
+        return call(activation, gate, up, **parameters)
+
+    parameters = [(p.name, p.default, _KEYWORD) for p in activation.parameters.values()]
+    options = [("up", None, _POSITIONAL), ("dim", -1, _KEYWORD), ("layout", None, _KEYWORD), *parameters]
+    return _dressed(function, activation, ["gate"], options)
+
+
+def _normalizer(activation: Activation) -> Callable[..., Tensor]:
+    def function(input: Tensor, dim: int | None = None, **keywords: Any) -> Tensor:
+        return call(activation, input, dim=dim, **keywords)
+
+    parameters = [(p.name, p.default, _KEYWORD) for p in activation.parameters.values()]
+    return _dressed(function, activation, ["input", "dim"], [("dtype", None, _KEYWORD), *parameters])
+
+
+def _dressed(
+    function: Any, activation: Activation, required: list[str], optional: list[tuple[str, Any, Any]]
+) -> Callable[..., Tensor]:
+    positional = [inspect.Parameter(name, _POSITIONAL) for name in required]
+    rest = [inspect.Parameter(name, kind, default=default) for name, default, kind in optional]
+    function.__signature__ = inspect.Signature([*positional, *rest])
+    function.__name__ = function.__qualname__ = activation.name
+    function.__module__ = __name__
+    function.__doc__ = f"{activation.__doc__}\n\nSource: {activation.source}"
+    function.activation = activation
+    return function
+
+
+def function(activation: Activation) -> Callable[..., Tensor]:
+    """The function of any activation, a user's own too."""
+    if activation.kind == "normalizer":
+        return _normalizer(activation)
+    if activation.kind == "gated":
+        return _packed(activation) if activation.torch else _gated(activation)
+    if activation.torch == activation.name and activation.torch_arguments:
+        return _variants(activation)
+    return _elementwise(activation)
+
+
+def stub() -> str:
+    """The text of `functional.pyi`."""
+    kinds = {float: "float | Tensor", bool: "bool", int: "int", str: "str"}
+    lines = [
+        "# Generated by tools/stubs.py from the catalog.",
+        "from torch import Tensor, dtype as _dtype",
+        "",
+    ]
+    lines += [
+        "from .catalog import Activation",
+        "",
+        "def function(activation: Activation): ...",
+        "def stub() -> str: ...",
+    ]
+    lines += ["def unpack(packed: Tensor, dim: int = -1, layout: str = ...) -> tuple[Tensor, Tensor]: ..."]
+    for activation in activations():
+        arguments: list[str] = []
+        for p in inspect.signature(function(activation)).parameters.values():
+            if p.kind is _KEYWORD and "*" not in arguments:
+                arguments.append("*")
+            if p.default is inspect.Parameter.empty:
+                arguments.append(f"{p.name}: {'int' if p.name == 'dim' else 'Tensor'}")
+            elif p.default is None:
+                none = {"dtype": "_dtype | None", "layout": "str | None"}.get(p.name, "Tensor | None")
+                arguments.append(f"{p.name}: {none} = None")
+            else:
+                value = "..." if isinstance(p.default, float) else repr(p.default)
+                arguments.append(f"{p.name}: {kinds[type(p.default)]} = {value}")
+        lines.append(f"def {activation.name}({', '.join(arguments)}) -> Tensor: ...")
+    return "\n".join(lines) + "\n"
+
+
+for _activation in activations():
+    globals()[_activation.name] = function(_activation)
+    if _activation.kind != "normalizer":
+        _activation.composite.flat  # noqa: B018  # built now, since Dynamo cannot build it while it traces

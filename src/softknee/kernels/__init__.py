@@ -1,0 +1,1 @@
+"""The fast paths, and the choice between them."""

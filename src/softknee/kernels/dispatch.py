@@ -1,0 +1,63 @@
+"""The one door through which every activation of tensors goes: checks the arguments and chooses the path.
+
+A kernel where there is one (none yet); else PyTorch's own op, where the entry says that it is exact (`native`); else
+the composite. The call is visible to `__torch_function__` as a call of the `Activation` itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from ..catalog import Activation
+from ..errors import InputError
+
+
+def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
+    """`activation(*inputs)`; with `inplace`, written into the first input, as PyTorch's `inplace=True` does.
+
+    A normalizer takes `dim` (and `dtype`, to which the input is converted first) among its parameters.
+    Raises InputError for a wrong number of inputs, a dtype that is not real floating point, a wrong parameter.
+    """
+    if has_torch_function(inputs):
+        return handle_torch_function(activation, inputs, *inputs, inplace=inplace, **parameters)
+    if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
+        given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
+        raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
+    if inplace:
+        # The copy keeps what backward needs, which this call is about to overwrite.
+        x = inputs[0].clone() if torch.is_grad_enabled() and inputs[0].requires_grad else inputs[0]
+        return inputs[0].copy_(_out_of_place(activation, (x, *inputs[1:]), parameters))
+    return _out_of_place(activation, inputs, parameters)
+
+
+def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
+    for name, x in zip(activation.inputs, inputs, strict=True):
+        if not x.is_floating_point() and not (activation.native and not x.is_complex()):
+            dtype = str(x.dtype).removeprefix("torch.")
+            raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
+    if activation.apply is not None:
+        return _normalize(activation, inputs[0], **parameters)
+    resolved = activation.resolve(parameters) if parameters else activation.defaults
+    if activation.native and not any(isinstance(p, Tensor) for p in resolved.values()):
+        if activation.torch is None:
+            return inputs[0]  # identity
+        return getattr(torch.nn.functional, activation.torch)(*inputs, **resolved)
+    values = [resolved[p] for p in activation.parameters]
+    return activation.composite(*inputs, *values)
+
+
+def _normalize(
+    activation: Activation,
+    x: Tensor,
+    dim: int | None = None,
+    dtype: torch.dtype | None = None,
+    **parameters: Any,
+) -> Tensor:
+    if dim is None:
+        raise InputError(f"{activation.name} needs dim, the dimension that sums to 1; for class scores it is dim=-1")
+    assert activation.apply is not None
+    return activation.apply(x if dtype is None else x.to(dtype), dim, **activation.resolve(parameters))

@@ -1,0 +1,136 @@
+"""Modules that apply an activation. They hold state only; the work is `kernels.dispatch.call`.
+
+`Activation` applies any entry of the catalog. The named classes (`SiLU`, `LeakyReLU`, `SwiGLU`, …) are made from the
+registry; where PyTorch has the class, ours has its name, arguments and state_dict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..catalog import Activation as Definition
+from ..catalog import activations, get
+from ..errors import InputError
+from ..functional import unpack
+from ..kernels.dispatch import call
+
+
+class Activation(nn.Module):
+    """Applies a catalog activation.
+
+    activation: a name or an `Activation`. channels: learnable parameters are one value, or one per channel (dimension
+    1 of an input with more than one dimension, else the last). learn: names of further parameters to learn. Other
+    keywords are the activation's parameters. A gated activation takes gate and up, or one packed tensor, split along
+    `dim` by `layout`; a normalizer works along `dim`.
+
+    Raises InputError for unknown names, parameters out of range, `channels` that do not match the input.
+    """
+
+    def __init__(
+        self,
+        activation: str | Definition,
+        *,
+        inplace: bool = False,
+        channels: int = 1,
+        learn: tuple[str, ...] = (),
+        dim: int | None = None,
+        layout: str | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__()
+        self.activation = get(activation)
+        self.inplace = inplace
+        self.dim = dim
+        self.layout = layout or self.activation.layout
+        if self.activation.kind == "normalizer" and dim is None:
+            raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
+        if channels < 1:
+            raise InputError(f"channels must be at least 1, got {channels}")
+        resolved = self.activation.resolve(parameters)
+        for name in learn:
+            if name not in resolved:
+                raise InputError(f"{self.activation.name} has no parameter {name!r} to learn")
+        self.learned = tuple(n for n, p in self.activation.parameters.items() if p.learnable or n in learn)
+        self.settings = {name: value for name, value in resolved.items() if name not in self.learned}
+        for name in self.learned:
+            value = torch.as_tensor(resolved[name], dtype=dtype or torch.get_default_dtype(), device=device)
+            self.register_parameter(name, nn.Parameter(value.detach().expand(channels).clone()))
+        if self.activation.kind != "normalizer":
+            self.activation.composite.flat  # noqa: B018  # built now, since Dynamo cannot build it while it traces
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        act = self.activation
+        if act.kind == "normalizer":
+            return call(act, *inputs, dim=self.dim, **self.settings)
+        if act.kind == "gated":
+            if len(inputs) == 1:
+                inputs = unpack(inputs[0], -1 if self.dim is None else self.dim, str(self.layout))
+            return call(act, *inputs, **self.settings)
+        learned = {name: self._per_channel(name, inputs[0]) for name in self.learned}
+        return call(act, *inputs, inplace=self.inplace, **self.settings, **learned)
+
+    def _per_channel(self, name: str, x: Tensor) -> Tensor:
+        value = getattr(self, name)
+        if value.numel() == 1:
+            return value if x.ndim else value.squeeze(0)
+        at = 1 if x.ndim > 1 else 0
+        if x.ndim == 0 or x.size(at) != value.numel():
+            raise InputError(
+                f"{self.activation.name}: {name} has {value.numel()} channels, but the input of shape "
+                f"{tuple(x.shape)} has {x.size(at) if x.ndim else 'no'} in dimension {at}"
+            )
+        return value.view(-1, *[1] * (x.ndim - 1 - at))
+
+    def extra_repr(self) -> str:
+        given = {k: v for k, v in self.settings.items() if v != self.activation.defaults[k]}
+        words = [repr(self.activation.name)] if type(self) is Activation else []
+        words += [f"{k}={v}" for k, v in given.items()]
+        words += [f"{name}: {getattr(self, name).numel()} learned" for name in self.learned]
+        words += [f"dim={self.dim}"] if self.dim is not None else []
+        return ", ".join(words + (["inplace=True"] if self.inplace else []))
+
+
+def _named(definition: Definition) -> type[Activation]:
+    names = [n for n, p in definition.parameters.items() if not p.learnable]
+    if definition.kind == "elementwise":
+        names.append("inplace")
+    else:
+        names.insert(0, "dim")
+
+    def __init__(self: Activation, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(names):
+            raise TypeError(f"{definition.camel} takes {', '.join(names) or 'no arguments'}; got {len(args)} arguments")
+        Activation.__init__(self, definition, **dict(zip(names, args, strict=False)), **kwargs)
+
+    members = {"__init__": __init__, "__doc__": definition.__doc__, "__module__": __name__}
+    return type(definition.camel, (Activation,), members)
+
+
+CLASSES: dict[str, type[Activation]] = {}
+for _definition in activations():
+    CLASSES[_definition.camel] = globals()[_definition.camel] = _named(_definition)
+
+
+class PReLU(Activation):
+    """`torch.nn.PReLU`: num_parameters slopes (1, or one per channel) that start at `init`."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+        super().__init__("prelu", channels=num_parameters, weight=init, device=device, dtype=dtype)
+
+
+class GELU(Activation):
+    """`torch.nn.GELU`: approximate is "none" (exact) or "tanh"."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        variants = {a.torch_arguments["approximate"]: a for a in activations() if a.torch == "gelu"}
+        if approximate not in variants:
+            raise InputError(f"approximate={approximate!r} is unknown; it must be one of {', '.join(variants)}")
+        super().__init__(variants[approximate])
+
+
+CLASSES |= {"PReLU": PReLU, "GELU": GELU}

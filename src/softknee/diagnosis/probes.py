@@ -1,0 +1,574 @@
+"""Probes measure and never judge: samples of pre-activations, packed into buffers and reduced a few at a time.
+
+A `Probe` copies a fixed, deterministic sample of the rows (and positions) of each activation call into preallocated
+buffers, many sites side by side, and reduces a buffer when it is full: a handful of large operations instead of
+several small ones per call. What it keeps are `Sums`, which merge: over time, over devices, over ranks. Outputs are
+never touched, nothing with a graph is kept, nothing waits for the device before `Probe.segments` is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from softknee.catalog import Activation
+    from softknee.identification import Census
+
+ROWS = 64
+"""Rows sampled per batch."""
+POSITIONS = 16
+"""Positions (tokens, pixels) sampled per row."""
+SLOT_ELEMENTS = 1 << 16
+"""Largest sample of one activation call; wide layers give up positions, then rows."""
+BUFFER_ELEMENTS = 1 << 16
+"""Elements per site at which a buffer is reduced, unless one call already has more."""
+CALLS = 16
+"""Calls per site at which a buffer is reduced."""
+SEGMENTS = 16
+"""Segments of time kept; when there are more, neighbours merge."""
+SATURATION_SLOPE = 1e-2
+"""ε: a unit is saturated where |f′| < ε."""
+BINS = 4096
+"""Histogram bins: sign, exponent and three bits of the mantissa, so 8 per octave (see `histogram_edges`)."""
+NEVER = torch.iinfo(torch.int64).max
+
+_UNIT_FIELDS = ("unit_sum", "unit_square", "unit_within")
+_SITE_FIELDS = ("zeros", "saturated", "nonfinite", "input_sum", "input_square", "counts")
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over sampled rows of sites that share a buffer; `merge` adds two of the same sites.
+
+    Tensors have the site as their first dimension; unit-wise ones are (sites, units).
+    """
+
+    keys: tuple[str, ...]
+    activation: Activation | None
+    rows: tuple[int, ...]
+    """Rows × positions per site."""
+    freedom: tuple[int, ...]
+    """Degrees of freedom of `unit_within`: Σ over batches of (rows − 1) × positions."""
+    unit_sum: Tensor
+    unit_square: Tensor
+    unit_within: Tensor
+    """Σ over batches of the squared distance from the batch's own mean at the same position."""
+    fired: Tensor
+    """Bool: f′ was not 0 on at least one row."""
+    sloped: bool
+    """Whether f′ is known, so that `fired` and `saturated` mean something."""
+    zeros: Tensor
+    saturated: Tensor
+    amax: Tensor
+    nonfinite: Tensor
+    first_nonfinite: Tensor
+    """Step at which a value was first not finite, or `NEVER`."""
+    input_sum: Tensor
+    input_square: Tensor
+    counts: Tensor
+    """Histogram of pre-activations, (sites, BINS)."""
+
+    def merge(self, other: Sums) -> Sums:
+        """The sums over both samples; raises ValueError where the sites or the units differ."""
+        if self.keys != other.keys or self.unit_sum.shape != other.unit_sum.shape:
+            raise ValueError(
+                f"sums of different sites do not merge: {self.keys} × {tuple(self.unit_sum.shape)[1:]} units and"
+                f" {other.keys} × {tuple(other.unit_sum.shape)[1:]}"
+            )
+        added = {name: getattr(self, name) + getattr(other, name) for name in (*_UNIT_FIELDS, *_SITE_FIELDS)}
+        return replace(
+            self,
+            rows=tuple(a + b for a, b in zip(self.rows, other.rows, strict=True)),
+            freedom=tuple(a + b for a, b in zip(self.freedom, other.freedom, strict=True)),
+            fired=self.fired | other.fired,
+            sloped=self.sloped and other.sloped,
+            amax=torch.maximum(self.amax, other.amax),
+            first_nonfinite=torch.minimum(self.first_nonfinite, other.first_nonfinite),
+            **added,
+        )
+
+    def site(self, index: int) -> Sums:
+        """The sums of one site, on the host."""
+        tensors = {
+            name: getattr(self, name)[index : index + 1].cpu()
+            for name in (*_UNIT_FIELDS, *_SITE_FIELDS, "fired", "amax", "first_nonfinite")
+        }
+        return replace(
+            self,
+            keys=(self.keys[index],),
+            rows=(self.rows[index],),
+            freedom=(self.freedom[index],),
+            **tensors,
+        )
+
+
+def histogram_bin(values: Tensor) -> Tensor:
+    """Bin of each value: the upper 12 bits of its float32 pattern, sign first."""
+    bits = values.to(torch.float32).contiguous().view(torch.int32)
+    return (bits >> 20) & (BINS - 1)
+
+
+def histogram_edges(counts: Sequence[int], octaves: int = 5) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Edges and counts of the histogram over its populated range.
+
+    Bins are eight to the octave for `octaves` octaves below the largest magnitude; what is smaller shares one bin
+    around zero. Values that are not finite are left out.
+    """
+    half = BINS // 2
+    positive, negative = list(counts[:half]), list(counts[half:])
+    finite = 255 * 8
+    top = max((i for i in range(finite) if positive[i] or negative[i]), default=0)
+    low = max(0, (top // 8 + 1 - octaves) * 8)
+
+    def edge(index: int) -> float:
+        return 0.0 if index == 0 else 2.0 ** (index // 8 - 127) * (1 + index % 8 / 8)
+
+    upper = [edge(i) for i in range(max(low, 1), top + 2)]
+    edges = [-value for value in reversed(upper)] + upper
+    start = max(low, 1)
+    centre = sum(positive[:start]) + sum(negative[:start])
+    bins = [*reversed(negative[start : top + 1]), centre, *positive[start : top + 1]]
+    return tuple(edges), tuple(bins)
+
+
+@torch.no_grad()
+def reduce(
+    keys: tuple[str, ...],
+    inputs: Tensor,
+    steps: Sequence[int],
+    activation: Activation | None,
+    parameters: dict[str, float],
+    outputs: Tensor | None = None,
+    peaks: Tensor | None = None,
+) -> Sums:
+    """Sums of packed samples.
+
+    `inputs`: (sites, batches, rows, positions, units), pre-activations. `outputs`: the same shape; None recomputes
+    them, which an elementwise activation allows (with no activation they are the inputs). `peaks`: (sites, batches), largest magnitudes over the whole
+    tensors the samples came from. `steps`: the training step of each batch.
+    """
+    sites, batches, rows, positions, units = inputs.shape
+    known = activation is not None and activation.kind == "elementwise"
+    if outputs is not None:
+        values = outputs
+    elif activation is None:
+        values = inputs
+    else:
+        values = activation(inputs, **parameters)
+    slope = activation.slope(inputs, **parameters).abs() if known and activation is not None else None
+
+    mean = values.mean(2, keepdim=True)
+    centred = values - mean
+    within = centred.mul_(centred).sum((1, 2, 3))
+    batch_sum = inputs.sum((2, 3, 4))
+    magnitude = values.abs().amax((2, 3, 4))
+    suspect = ~(batch_sum.isfinite() & magnitude.isfinite())
+    if peaks is not None:
+        suspect |= ~peaks.isfinite()
+    when = torch.tensor(list(steps), dtype=torch.int64, device=inputs.device)
+    first = torch.where(suspect, when, NEVER).amin(1)
+    if inputs.device.type == "cpu" and not suspect.any():
+        nonfinite = torch.zeros(sites, dtype=torch.int64)
+    else:
+        nonfinite = (~(inputs.isfinite() & values.isfinite())).sum((1, 2, 3, 4))
+        nonfinite = torch.maximum(nonfinite, suspect.sum(1))
+
+    if slope is None:
+        fired = torch.ones(sites, units, dtype=torch.bool, device=inputs.device)
+        saturated = torch.zeros(sites, dtype=torch.int64, device=inputs.device)
+    else:
+        fired = ~(slope.amax((1, 2, 3)) == 0)
+        saturated = (slope < SATURATION_SLOPE).sum((1, 2, 3, 4))
+    bins = histogram_bin(inputs[:, 0]).flatten(1).to(torch.int64)
+    offsets = torch.arange(sites, device=inputs.device).unsqueeze(1) * BINS
+    counts = torch.bincount((bins + offsets).flatten(), minlength=sites * BINS).view(sites, BINS)
+    wide = {"dtype": torch.float64}
+    return Sums(
+        keys=keys,
+        activation=activation,
+        rows=(batches * rows * positions,) * sites,
+        freedom=(batches * (rows - 1) * positions,) * sites,
+        unit_sum=mean.sum((1, 2, 3), **wide) * rows,
+        unit_square=within.to(torch.float64) + mean.square().sum((1, 2, 3), **wide) * rows,
+        unit_within=within.to(torch.float64),
+        fired=fired,
+        sloped=known,
+        zeros=(values == 0).sum((1, 2, 3, 4)),
+        saturated=saturated,
+        amax=magnitude.amax(1).to(torch.float64),
+        nonfinite=nonfinite,
+        first_nonfinite=first,
+        input_sum=batch_sum.sum(1, **wide),
+        input_square=inputs.square().sum((1, 2, 3, 4), **wide),
+        counts=counts,
+    )
+
+
+def sample(shape: torch.Size, unit_dim: int) -> tuple[tuple[slice, ...], tuple[int, int, int]]:
+    """Slices that take the sample from a tensor whose units are last, and its (rows, positions, units)."""
+    sizes = list(shape)
+    units = sizes.pop(unit_dim)
+    rows, spatial = (sizes[0], sizes[1:]) if sizes else (1, [])
+    afford = max(1, SLOT_ELEMENTS // max(units, 1))
+    take = min(rows, ROWS, afford)
+    budget = max(1, min(POSITIONS, afford // max(take, 1)))
+    slices = [_spread(rows, take)]
+    positions = 1
+    for index, size in enumerate(spatial):
+        left = len(spatial) - index
+        count = max(1, min(size, int(budget ** (1 / left) + 1e-9)))
+        slices.append(_spread(size, count))
+        positions *= count
+        budget = max(1, budget // count)
+    return (*slices, slice(None)), (take, positions, units)
+
+
+def _spread(size: int, count: int) -> slice:
+    """`count` of `size` indices, evenly apart."""
+    stride = max(1, size // max(count, 1))
+    return slice(0, stride * (count - 1) + 1, stride)
+
+
+class _Group:
+    """A buffer that sites with the same activation, parameters and sample shape share."""
+
+    def __init__(
+        self,
+        activation: Activation | None,
+        parameters: dict[str, float],
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        observed: bool | None,
+    ) -> None:
+        self.activation, self.parameters, self.shape = activation, parameters, shape
+        self.calls = max(1, min(CALLS, BUFFER_ELEMENTS // max(1, shape[0] * shape[1] * shape[2])))
+        self.dtype, self.device, self.observed = dtype, device, observed
+        self.slots: list[_Slot] = []
+        self.inputs = self._new(0)
+        self.outputs = self._new(0) if observed else None
+
+    def _new(self, sites: int) -> Tensor:
+        with torch.inference_mode(False):
+            return torch.zeros((sites, self.calls, *self.shape), dtype=self.dtype, device=self.device)
+
+    def add(self, slot: _Slot) -> None:
+        """Make room for one more site; buffers double, so that a model's first forward stays linear."""
+        if len(self.slots) == self.inputs.shape[0]:
+            room = max(1, 2 * len(self.slots))
+            inputs = self._new(room)
+            inputs[: len(self.slots)] = self.inputs
+            self.inputs = inputs
+            if self.outputs is not None:
+                outputs = self._new(room)
+                outputs[: len(self.slots)] = self.outputs
+                self.outputs = outputs
+            for known in self.slots:
+                known.bind(self)
+        slot.row = len(self.slots)
+        self.slots.append(slot)
+        slot.bind(self)
+
+    def take(self) -> list[Sums]:
+        """Reduce what is there and empty the buffer."""
+        by_fill: dict[int, list[_Slot]] = {}
+        for slot in self.slots:
+            if slot.fill:
+                by_fill.setdefault(slot.fill, []).append(slot)
+        result = []
+        for fill, slots in by_fill.items():
+            if len(slots) == len(self.slots):
+                chosen: Any = slice(0, len(slots))
+            else:
+                chosen = torch.tensor([slot.row for slot in slots], device=self.device)
+            peaks = None
+            if slots[0].partial:
+                peaks = torch.stack([torch.stack(slot.peaks) for slot in slots])
+            # Steps may differ between sites that run in different forwards; the first site's serve for the block
+            # only when they agree.
+            if any(slot.steps != slots[0].steps for slot in slots):
+                for slot in slots:
+                    result.append(self._reduce([slot], slice(slot.row, slot.row + 1), fill))
+            else:
+                result.append(self._reduce(slots, chosen, fill, peaks))
+            for slot in slots:
+                slot.clear()
+        return result
+
+    def _reduce(self, slots: list[_Slot], chosen: Any, fill: int, peaks: Tensor | None = None) -> Sums:
+        if peaks is None and slots[0].partial:
+            peaks = torch.stack([torch.stack(slot.peaks) for slot in slots])
+        return reduce(
+            tuple(slot.key for slot in slots),
+            self.inputs[chosen, :fill],
+            slots[0].steps,
+            self.activation,
+            self.parameters,
+            None if self.outputs is None else self.outputs[chosen, :fill],
+            peaks,
+        )
+
+
+class _Slot:
+    """Where the samples of one site of one shape go."""
+
+    __slots__ = (
+        "fill", "group", "into", "key", "outputs", "partial", "peaks", "row", "shape", "slices", "steps", "trivial",
+        "unit_dim",
+    )  # fmt: skip
+
+    def __init__(
+        self, key: str, shape: torch.Size, unit_dim: int, slices: tuple[slice, ...], size: tuple[int, int, int]
+    ) -> None:
+        self.key, self.shape, self.unit_dim, self.slices = key, shape, unit_dim, slices
+        count = size[0] * size[1] * size[2]
+        self.partial = count < shape.numel()
+        self.trivial = not self.partial and len(shape) == 2 and unit_dim in (-1, 1)
+        self.row = self.fill = 0
+        self.steps: list[int] = []
+        self.peaks: list[Tensor] = []
+
+    def bind(self, group: _Group) -> None:
+        self.group = group
+        picked = [len(range(*s.indices(n))) for s, n in zip(self.slices, _units_last(self.shape, self.unit_dim))]
+        self.into = [group.inputs[self.row, call].view(picked) for call in range(group.calls)]
+        self.outputs = (
+            [] if group.outputs is None else [group.outputs[self.row, call].view(picked) for call in range(group.calls)]
+        )
+
+    def pick(self, tensor: Tensor) -> Tensor:
+        if self.trivial:
+            return tensor
+        if tensor.dim() < 2:
+            return tensor.reshape(1, -1)[self.slices]
+        return tensor.movedim(self.unit_dim, -1)[self.slices]
+
+    def clear(self) -> None:
+        self.fill = 0
+        self.steps = []
+        self.peaks = []
+
+
+def _units_last(shape: torch.Size, unit_dim: int) -> list[int]:
+    sizes = list(shape) if len(shape) > 1 else [1, shape.numel()]
+    sizes.append(sizes.pop(unit_dim))
+    return sizes
+
+
+class Probe:
+    """Callbacks for an observer of activation calls, and what they measured.
+
+    `unit_dim(key, shape)` tells which dimension of a site's tensor holds its units. `before` and `after` are to be
+    called just before and just after an activation is applied; `end_step` once per sampled training step.
+    """
+
+    def __init__(self, unit_dim: Callable[[str, torch.Size], int]) -> None:
+        self.unit_dim = unit_dim
+        self.step = 0
+        self.order: dict[str, int] = {}
+        """Site keys in the order in which they were first executed."""
+        self.live = True
+        """Off: calls are ignored."""
+        self._slots: dict[str, _Slot] = {}
+        self._all: dict[tuple[Any, ...], _Slot] = {}
+        self._groups: dict[Any, _Group] = {}
+        self._segments: list[tuple[int, int, dict[Any, Sums]]] = []
+        self._open: dict[Any, Sums] = {}
+        self._opened = 0
+        self._sampled = 0
+        self._length = 4
+
+    def before(self, call: Any) -> None:
+        """Sample the input of an activation that is about to be applied (and may overwrite it)."""
+        if not self.live:
+            return
+        key = call.key
+        value = call.inputs[0]
+        slot = self._slots.get(key)
+        if slot is None or slot.shape != value.shape:
+            activation = call.activation
+            if not _measurable(value) or (activation is not None and activation.kind == "gated"):
+                return
+            slot = self._slot(key, value, activation, call.parameters)
+        self._copy(slot, value)
+
+    def after(self, call: Any, output: Any) -> None:
+        """Sample the output, where it cannot be recomputed from the input."""
+        if not self.live:
+            return
+        slot = self._slots.get(call.key)
+        if slot is None:
+            if not isinstance(output, Tensor) or not _measurable(output) or call.activation is None:
+                return
+            if call.activation.kind != "gated":
+                return
+        if slot is None or (call.activation is not None and call.activation.kind == "gated"):
+            if slot is None or slot.shape != output.shape:
+                slot = self._slot(call.key, output, call.activation, {})
+            self._copy(slot, output)
+        if slot.outputs and slot.shape == output.shape:
+            slot.outputs[slot.fill - 1].copy_(slot.pick(output.detach()))
+
+    def record(self, key: str, value: Tensor) -> None:
+        """Sample a tensor that is no activation's input, such as the model's output."""
+        slot = self._slots.get(key)
+        if slot is None or slot.shape != value.shape:
+            if not _measurable(value):
+                return
+            slot = self._slot(key, value, None, {}, observed=False)
+        self._copy(slot, value)
+
+    def last(self, key: str) -> Tensor:
+        """The sample of `key` last taken, (rows, ..., units): a view into the buffer, to be used at once."""
+        slot = self._slots[key]
+        return slot.into[slot.fill - 1]
+
+    def _copy(self, slot: _Slot, value: Tensor) -> None:
+        value = value.detach()
+        if slot.fill == slot.group.calls:
+            self._reduce(slot.group)
+        slot.into[slot.fill].copy_(value if slot.trivial else slot.pick(value))
+        if slot.partial:
+            # The sample may miss the one row that is not finite; one pass over the whole tensor does not.
+            slot.peaks.append(torch.linalg.vector_norm(value, float("inf")))
+        slot.steps.append(self.step)
+        slot.fill += 1
+
+    def _slot(
+        self,
+        key: str,
+        value: Tensor,
+        activation: Activation | None,
+        parameters: dict[str, float],
+        observed: bool | None = None,
+    ) -> _Slot:
+        known = self._all.get((key, value.shape, value.device))
+        if known is None:
+            self.order.setdefault(key, len(self.order))
+            unit_dim = -1 if value.dim() < 2 else self.unit_dim(key, value.shape)
+            shape = value.shape if value.dim() > 1 else torch.Size((1, value.numel()))
+            slices, size = sample(shape, unit_dim)
+            known = _Slot(key, value.shape, unit_dim, slices, size)
+            dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+            if observed is None:
+                # A learned parameter moves (and may differ per unit), so its outputs are copied, not recomputed.
+                observed = activation is None or activation.kind != "elementwise"
+                observed |= any(activation.parameters[p].learnable for p in parameters) if activation else False
+            name = (activation, tuple(sorted(parameters.items())), size, dtype, value.device, observed)
+            group = self._groups.get(name)
+            if group is None:
+                self._trim()
+                group = _Group(activation, dict(parameters), size, dtype, value.device, observed)
+                self._groups[name] = group
+            group.add(known)
+            self._all[key, value.shape, value.device] = known
+        self._slots[key] = known
+        return known
+
+    def _trim(self, limit: int = 64) -> None:
+        """Forget the buffers when shapes keep changing, so that memory stays bounded."""
+        if len(self._groups) >= limit:
+            for group in self._groups.values():
+                self._reduce(group)
+            self._groups.clear()
+            self._slots.clear()
+            self._all.clear()
+
+    def _reduce(self, group: _Group) -> None:
+        for sums in group.take():
+            name = (sums.keys, sums.unit_sum.shape[1], sums.unit_sum.device)
+            held = self._open.get(name)
+            self._open[name] = sums if held is None else held.merge(sums)
+
+    def end_step(self) -> None:
+        """Close a sampled step; from time to time close a segment, merging old ones."""
+        self._sampled += 1
+        if self._sampled % self._length:
+            return
+        self._close()
+        if len(self._segments) >= SEGMENTS:
+            pairs = zip(self._segments[::2], self._segments[1::2], strict=True)
+            self._segments = [(a[0], b[1], _merged(a[2], b[2])) for a, b in pairs]
+            self._length *= 2
+
+    def _close(self) -> None:
+        for group in self._groups.values():
+            self._reduce(group)
+        if self._open:
+            self._segments.append((self._opened, self.step, self._open))
+        self._open, self._opened = {}, self.step + 1
+
+    def reset(self) -> None:
+        """Forget everything measured so far."""
+        for group in self._groups.values():
+            for slot in group.slots:
+                slot.clear()
+        self._open, self._segments, self._opened, self._sampled, self._length = {}, [], self.step, 0, 4
+
+    def segments(self) -> tuple[tuple[int, int, dict[str, Sums]], ...]:
+        """(first step, last step, site key → its sums) over time, on the host. Waits for the device."""
+        for group in self._groups.values():
+            self._reduce(group)
+        result = list(self._segments)
+        if self._open:
+            result.append((self._opened, self.step, self._open))
+        return tuple((first, last, _by_site(sums)) for first, last, sums in result)
+
+
+def unit_dimension(census: Census | None, key: str, shape: torch.Size) -> int:
+    """Which dimension of a site's tensor holds its units: the census' word, else the customary layout."""
+    for site in census.sites if census is not None else ():
+        if site.key == key and -len(shape) <= site.unit_dim < len(shape):
+            return site.unit_dim
+    images = key not in ("input", "output") and census is not None and any(a.kind.startswith("Conv") for a in census.affines)
+    return 1 if len(shape) in (4, 5) and (census is None or images or key in ("input", "output")) else -1
+
+
+def _measurable(value: Tensor) -> bool:
+    return (
+        value.is_floating_point()
+        and value.numel() > 0
+        and not value.is_sparse
+        and value.device.type != "meta"
+        and not torch._C._functorch.is_functorch_wrapped_tensor(value)
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _merged(a: dict[Any, Sums], b: dict[Any, Sums]) -> dict[Any, Sums]:
+    result = dict(a)
+    for name, sums in b.items():
+        result[name] = result[name].merge(sums) if name in result else sums
+    return result
+
+
+def _by_site(sums: dict[Any, Sums]) -> dict[str, Sums]:
+    result: dict[str, Sums] = {}
+    for block in sums.values():
+        for index, key in enumerate(block.keys):
+            one = block.site(index)
+            if key in result and result[key].unit_sum.shape == one.unit_sum.shape:
+                result[key] = result[key].merge(one)
+            elif key not in result or sum(one.rows) > sum(result[key].rows):
+                result[key] = one
+    return result
+
+
+def merge(parts: Sequence[dict[str, Sums]]) -> dict[str, Sums]:
+    """Site sums of several segments or ranks as one. A site whose number of units changed keeps the larger part."""
+    result: dict[str, Sums] = {}
+    for part in parts:
+        for key, sums in part.items():
+            held = result.get(key)
+            if held is None:
+                result[key] = sums
+            elif held.unit_sum.shape == sums.unit_sum.shape:
+                result[key] = held.merge(sums)
+            elif sum(sums.rows) > sum(held.rows):
+                result[key] = sums
+    return result

@@ -1,0 +1,279 @@
+"""`watch`: measure a model while it trains, at a bounded cost, and leave nothing behind.
+
+    with softknee.watch(model, optimizer) as w:
+        for x, y in loader:
+            loss = loss_fn(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            w.log(loss=loss)
+    print(w.report())
+
+Every `every`-th training step is measured. Given the optimizer, a step is a call of `optimizer.step()`: gradients are
+read just before it (after clipping and unscaling), weights around it, and it does not matter where `log` is called.
+Without it, a step is a call of `log(loss=…)`, and gradients are read there if it stands between `backward()` and
+`zero_grad()`. Gradient accumulation is several forwards in one step. Forwards in evaluation mode or without grad are
+left out, unless there are no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softknee.diagnosis.measurements import Measurement, measure, output_tensor
+from softknee.diagnosis.probes import Probe, unit_dimension
+from softknee.diagnosis.series import Series
+from softknee.diagnosis.weights import Weights
+from softknee.errors import InputError
+from softknee.identification import identify
+from softknee.identification.observation import Observer
+
+if TYPE_CHECKING:
+    from softknee.diagnosis.reports import Report
+    from softknee.identification import Census
+
+
+class Watch:
+    """The block that `watch` opens; see the module's docstring. `report()` may be called inside it and after it."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, every: int = 25, scaler: Any = None
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise InputError(f"every must be a whole number of steps, at least 1, got {every!r}")
+        self.model, self.optimizer, self.every, self.scaler = model, optimizer, every, scaler
+        self.step = 0
+        """Training steps completed."""
+        self.census: Census | None = None
+        self.trouble: str | None = None
+        """Why the model could not be identified, if it could not."""
+        self._probe = Probe(self._unit_dim)
+        self._weights = Weights(model)
+        self._losses = Series(4096)
+        self._extra: dict[str, Series] = {}
+        self._gradients = Series()
+        self._updates = Series()
+        self._choices = Series()
+        self._observer: Observer | None = None
+        self._functional = True
+        self._handles: list[Any] = []
+        self._snapshot: Tensor | None = None
+        self._rank = -1
+        self._identified = False
+        self._identifying = False
+        self._probe.live = False
+
+    # -- the block
+
+    def __enter__(self) -> Watch:
+        if self._handles:
+            raise RuntimeError("this watch is already open")
+        try:
+            self._attach()
+            # In front of the observer's own, so that identifying at the first forward is over before it begins.
+            self._handles.append(
+                self.model.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True)
+            )
+            self._handles.append(self.model.register_forward_hook(self._leaves, always_call=True))
+            if self.optimizer is not None:
+                self._handles.append(self.optimizer.register_step_pre_hook(self._before_update))
+                self._handles.append(self.optimizer.register_step_post_hook(self._after_update))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take every hook off; safe to call twice."""
+        self._detach()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._probe.live = False
+        self._snapshot = None
+
+    def _attach(self) -> None:
+        observer = Observer(self.model, self._probe.before, self._probe.after, functional=self._functional)
+        observer.__enter__()
+        self._observer = observer
+        self._snapshot = self._weights.snapshot()
+
+    def _detach(self) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.close()
+
+    # -- a forward
+
+    def _enters(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._observer is None or self._identifying:
+            return
+        rank = 2 * module.training + torch.is_grad_enabled()
+        if rank < self._rank:
+            self._probe.live = False
+            return
+        if rank > self._rank:
+            self._probe.reset()
+            self._rank = rank
+        if not self._identified:
+            self._identify(args, kwargs)
+        self._probe.step = self.step
+        self._probe.live = True
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self._probe.record("input", value)
+                break
+
+    def _identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._identified = self._identifying = True
+        self._probe.live = False
+        try:
+            self.census = identify(self.model, bound(self.model, args, kwargs))
+            self._functional = any(site.measured and site.form == "functional" for site in self.census.sites)
+        except Exception as problem:  # the training must go on whatever the model does when run once more
+            self.trouble = f"{type(problem).__name__}: {problem}"
+        finally:
+            self._identifying = False
+
+    def _leaves(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not self._probe.live or self._identifying:
+            return
+        self._probe.live = False
+        if output is not None:
+            value = output_tensor(output)
+            if value is not None and value.is_floating_point():
+                self._probe.record("output", value)
+                if value.dim() > 1 and value.shape[-1] > 1:
+                    self._choices.add(self.step, self._probe.last("output").argmax(-1).flatten())
+
+    def _unit_dim(self, key: str, shape: torch.Size) -> int:
+        return unit_dimension(self.census, key, shape)
+
+    # -- a step
+
+    def _before_update(self, *_: Any) -> None:
+        if self._observer is not None:
+            self._read_gradients()
+
+    def _after_update(self, *_: Any) -> None:
+        self._end_step()
+
+    def _read_gradients(self) -> None:
+        norms = self._weights.gradient_norms()
+        if norms is None:
+            return
+        scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is None and self.optimizer is None and self.scaler is not None:
+            scale = self.scaler.get_scale()
+        if scale is not None:
+            norms = norms / scale
+        found = getattr(self.optimizer, "found_inf", None)
+        if isinstance(found, Tensor):
+            norms = torch.where(found > 0, -1.0, norms)
+        self._gradients.add(self.step, norms)
+
+    @torch.no_grad()
+    def _end_step(self) -> None:
+        if self._observer is not None:
+            now = self._weights.snapshot()
+            if self._snapshot is not None and now is not None and now.shape == self._snapshot.shape:
+                self._updates.add(self.step, self._weights.ratios(self._snapshot, now))
+            self._snapshot = now
+            self._probe.end_step()
+        self.step += 1
+        if self.step % self.every:
+            if self._observer is not None:
+                self._detach()
+        elif self._observer is None:
+            self._attach()
+        elif self._identified and self._observer._functional != self._functional:
+            self._detach()
+            self._attach()
+
+    def log(self, loss: Tensor | float | None = None, **values: Tensor | float) -> None:
+        """Note the loss of a training step (and any other numbers by name). Only detached scalars are kept.
+
+        Raises InputError for a tensor of more than one element.
+        """
+        if loss is not None:
+            self._losses.add(self.step, _number("loss", loss))
+        for name, value in values.items():
+            self._extra.setdefault(name, Series(4096)).add(self.step, _number(name, value))
+        if self.optimizer is None and loss is not None and self._handles:
+            if self._observer is not None:
+                self._read_gradients()
+            self._end_step()
+
+    # -- the outcome
+
+    def measurement(self) -> Measurement:
+        """Everything measured so far, ready to be judged. Waits for the device."""
+        return measure(
+            model=self.model,
+            census=self.census,
+            segments=self._probe.segments(),
+            order=self._probe.order,
+            weights=self._weights,
+            gradients=self._gradients,
+            updates=self._updates,
+            choices=self._choices,
+            losses=self._losses,
+            extra=self._extra,
+            steps=self.step,
+            every=self.every,
+            trouble=self.trouble,
+        )
+
+    def report(self) -> Report:
+        """Judge what was measured so far."""
+        from softknee.diagnosis.causes import judge
+
+        return judge(self.measurement())
+
+
+def watch(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, every: int = 25, *, scaler: Any = None
+) -> Watch:
+    """Watch `model` in a `with` block while it trains; `w.log(loss=…)` notes the loss, `w.report()` judges.
+
+    every: measure one training step in so many. scaler: the GradScaler in use, only needed without an optimizer (then
+    call `log` before `scaler.step`). Outputs stay bit-identical, memory bounded, and every hook is gone when the block
+    ends, also on an exception. The first forward is run once more to identify the model.
+
+    Raises InputError for arguments of the wrong type.
+    """
+    return Watch(model, optimizer, every, scaler)
+
+
+def _number(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise InputError(f"{name} must be a single number, got a tensor of shape {tuple(value.shape)}")
+        return value.item() if value.device.type == "cpu" else value.detach().reshape(())
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number or a one-element tensor, got {type(value).__name__}") from None
+
+
+def bound(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The arguments of a forward in the form `identify` takes: a tuple, or a dict where there are keywords."""
+    if not kwargs:
+        return args
+    if not args:
+        return dict(kwargs)
+    import inspect
+
+    parameters = list(inspect.signature(model.forward).parameters)
+    return {**dict(zip(parameters, args, strict=False)), **kwargs}

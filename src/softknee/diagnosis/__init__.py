@@ -1,4 +1,6 @@
-"""Is the model healthy, from what cause, and what mends it: probes measure, symptoms judge, repairs propose, trials prove.
+"""Is the model healthy, from what cause, and what mends it?
+
+Probes measure, symptoms judge, repairs propose, trials prove.
 
 Loaded lazily: `softknee.diagnose` does not pay for what only a trial needs.
 """
@@ -23,7 +25,7 @@ _HOME = {
     "Trial": "trials",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [*sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:

@@ -100,9 +100,7 @@ class Measurement:
     @property
     def hidden(self) -> tuple[SiteStatistics, ...]:
         """Sites inside the network: no heads, no attention softmax, no identities."""
-        return tuple(
-            site for site in self.sites if site.role in ("hidden", "gate") and site.activation != "identity"
-        )
+        return tuple(site for site in self.sites if site.role in ("hidden", "gate") and site.activation != "identity")
 
 
 def measure(

@@ -149,8 +149,8 @@ def reduce(
     """Sums of packed samples.
 
     `inputs`: (sites, batches, rows, positions, units), pre-activations. `outputs`: the same shape; None recomputes
-    them, which an elementwise activation allows (with no activation they are the inputs). `peaks`: (sites, batches), largest magnitudes over the whole
-    tensors the samples came from. `steps`: the training step of each batch.
+    them, which an elementwise activation allows (with no activation they are the inputs). `peaks`: (sites, batches),
+    largest magnitudes over the whole tensors the samples came from. `steps`: the training step of each batch.
     """
     sites, batches, rows, positions, units = inputs.shape
     known = activation is not None and activation.kind == "elementwise"
@@ -187,14 +187,13 @@ def reduce(
     bins = histogram_bin(inputs[:, 0]).flatten(1).to(torch.int64)
     offsets = torch.arange(sites, device=inputs.device).unsqueeze(1) * BINS
     counts = torch.bincount((bins + offsets).flatten(), minlength=sites * BINS).view(sites, BINS)
-    wide = {"dtype": torch.float64}
     return Sums(
         keys=keys,
         activation=activation,
         rows=(batches * rows * positions,) * sites,
         freedom=(batches * (rows - 1) * positions,) * sites,
-        unit_sum=mean.sum((1, 2, 3), **wide) * rows,
-        unit_square=within.to(torch.float64) + mean.square().sum((1, 2, 3), **wide) * rows,
+        unit_sum=mean.sum((1, 2, 3), dtype=torch.float64) * rows,
+        unit_square=within.to(torch.float64) + mean.square().sum((1, 2, 3), dtype=torch.float64) * rows,
         unit_within=within.to(torch.float64),
         fired=fired,
         sloped=known,
@@ -203,8 +202,8 @@ def reduce(
         amax=magnitude.amax(1).to(torch.float64),
         nonfinite=nonfinite,
         first_nonfinite=first,
-        input_sum=batch_sum.sum(1, **wide),
-        input_square=inputs.square().sum((1, 2, 3, 4), **wide),
+        input_sum=batch_sum.sum(1, dtype=torch.float64),
+        input_square=inputs.square().sum((1, 2, 3, 4), dtype=torch.float64),
         counts=counts,
     )
 
@@ -335,7 +334,9 @@ class _Slot:
 
     def bind(self, group: _Group) -> None:
         self.group = group
-        picked = [len(range(*s.indices(n))) for s, n in zip(self.slices, _units_last(self.shape, self.unit_dim))]
+        picked = [
+            len(range(*s.indices(n))) for s, n in zip(self.slices, _units_last(self.shape, self.unit_dim), strict=True)
+        ]
         self.into = [group.inputs[self.row, call].view(picked) for call in range(group.calls)]
         self.outputs = (
             [] if group.outputs is None else [group.outputs[self.row, call].view(picked) for call in range(group.calls)]
@@ -525,8 +526,8 @@ def unit_dimension(census: Census | None, key: str, shape: torch.Size) -> int:
     for site in census.sites if census is not None else ():
         if site.key == key and -len(shape) <= site.unit_dim < len(shape):
             return site.unit_dim
-    images = key not in ("input", "output") and census is not None and any(a.kind.startswith("Conv") for a in census.affines)
-    return 1 if len(shape) in (4, 5) and (census is None or images or key in ("input", "output")) else -1
+    images = census is None or key in ("input", "output") or any(a.kind.startswith("Conv") for a in census.affines)
+    return 1 if len(shape) in (4, 5) and images else -1
 
 
 def _measurable(value: Tensor) -> bool:

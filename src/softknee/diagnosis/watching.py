@@ -79,9 +79,7 @@ class Watch:
         try:
             self._attach()
             # In front of the observer's own, so that identifying at the first forward is over before it begins.
-            self._handles.append(
-                self.model.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True)
-            )
+            self._handles.append(self.model.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True))
             self._handles.append(self.model.register_forward_hook(self._leaves, always_call=True))
             if self.optimizer is not None:
                 self._handles.append(self.optimizer.register_step_pre_hook(self._before_update))

@@ -6,6 +6,7 @@ Only matrices (and convolutions, embeddings) are looked at: biases start at zero
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -78,15 +79,16 @@ class Weights:
     @torch.no_grad()
     def ratios(self, before: Tensor, after: Tensor) -> Tensor:
         """‖Δw‖/‖w‖ per weight between two snapshots."""
-        assert self._segments is not None and self._floor is not None
+        assert self._segments is not None
+        assert self._floor is not None
         both = torch.stack((after - before, before)).square_()
         norms = both.new_zeros(2, len(self.parameters)).index_add_(1, self._segments, both).sqrt_()
         return norms[0] / torch.maximum(norms[1], self._floor)
 
     @torch.no_grad()
-    def gradient_norms(self) -> Tensor | None:
-        """Norm of each weight's gradient, NaN where a weight has none; None where no weight has one."""
-        grads: list[Any] = [parameter.grad for parameter in self.parameters]
+    def gradient_norms(self, gradients: Sequence[Tensor | None] | None = None) -> Tensor | None:
+        """Norm of each weight's gradient (`.grad` unless given), NaN where a weight has none; None if none has."""
+        grads: Any = [parameter.grad for parameter in self.parameters] if gradients is None else gradients
         have = [i for i, grad in enumerate(grads) if grad is not None]
         if not have:
             return None

@@ -1,0 +1,562 @@
+"""Repairs: what would mend a finding. Each proposes one edit and never applies it by itself.
+
+A repair changes a model (`apply`, on a copy unless told otherwise), the training settings (`settings`), or
+neither, when only a person can make the edit (`by_hand` says why and where). `propose(report)` collects the
+repairs that the findings name, causes first, and the folk advice that the internet would give, marked as
+such: a trial then shows what did *not* help too.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from softknee.catalog import Activation, get
+from softknee.diagnosis.reports import Finding, Report
+from softknee.errors import InputError, closest
+from softknee.nn import init
+
+if TYPE_CHECKING:
+    from softknee.diagnosis.trials import TrainFunction, Trial
+    from softknee.identification import Census, Site
+
+Change = Callable[[nn.Module, "torch.Generator | None"], nn.Module]
+
+FOLK_ADVICE = ("leaky_relu", "gelu", "lower_learning_rate", "clip_gradients")
+"""What a search for "my network does not learn" answers with; measured beside the repairs, never preferred."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training function must obey, so that one function can train every arm of a trial.
+
+    `lr_factor` multiplies its learning rate, `clip_norm` is the norm that gradients are clipped to (None:
+    not), `label_smoothing` goes to the loss, `seed` into every generator that it makes.
+    """
+
+    seed: int = 0
+    lr_factor: float = 1.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One edit that may mend a finding."""
+
+    name: str
+    title: str
+    edit: str
+    """The line of code to change."""
+    size: int
+    """Rank of the edit: 1 a number in the training settings, 2 a line beside the model, 3 a change of the model."""
+    source: str = ""
+    addresses: tuple[str, ...] = ()
+    """Ids of the findings that it is proposed for; empty for folk advice."""
+    by_hand: str = ""
+    """Why it cannot be applied by `apply`, and what to do instead; empty when it can."""
+    keeps_weights: bool = False
+    """It mends trained weights: an arm of a trial starts from the diagnosed model's weights, not from fresh ones."""
+    change: Change | None = field(default=None, repr=False, compare=False)
+    tune: Callable[[Settings], Settings] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def folk(self) -> bool:
+        """Common advice that no finding asked for."""
+        return not self.addresses
+
+    def apply(self, model: nn.Module, *, inplace: bool = False, generator: torch.Generator | None = None) -> nn.Module:
+        """The repaired model: a deep copy unless `inplace`, with its own training mode, device and dtype.
+
+        Weights are kept unless the repair is about weights. A repair of the training settings leaves the
+        model as it is (see `settings`). New weights are drawn from `generator`, torch's global one if None.
+        Raises `InputError` where only a person can make the edit, and if the plan was made for another model.
+        """
+        if self.by_hand:
+            raise InputError(f"{self.title} cannot be applied for you: {self.by_hand}")
+        if not inplace:
+            model = copy.deepcopy(model)
+        return model if self.change is None else self.change(model, generator)
+
+    def settings(self, settings: Settings | None = None) -> Settings:
+        """`settings` (the defaults if None) with this repair's change; unchanged if it changes the model."""
+        settings = Settings() if settings is None else settings
+        return settings if self.tune is None else self.tune(settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "title": self.title,
+            "edit": self.edit,
+            "size": self.size,
+            "source": self.source,
+            "addresses": list(self.addresses),
+            "folk": self.folk,
+            "by_hand": self.by_hand,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.edit}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The repairs for one diagnosed model: those that findings ask for, causes first, then folk advice."""
+
+    report: Report
+    repairs: tuple[Repair, ...]
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+    """The diagnosed model; arms of a trial are fresh copies of it unless `try_all` is given a `build_fn`."""
+
+    def __iter__(self) -> Iterator[Repair]:
+        return iter(self.repairs)
+
+    def __len__(self) -> int:
+        return len(self.repairs)
+
+    def __getitem__(self, name: str) -> Repair:
+        for repair in self.repairs:
+            if repair.name == name:
+                return repair
+        names = [repair.name for repair in self.repairs]
+        raise InputError(f"the plan has no repair {name!r}{closest(str(name), names)}; it has: {', '.join(names)}")
+
+    def try_all(
+        self,
+        train_fn: TrainFunction,
+        seeds: Iterable[int] = (0,),
+        build_fn: Callable[[], nn.Module] | None = None,
+        *,
+        progress: Any = None,
+    ) -> Trial:
+        """Train every repair as an arm, beside a baseline and a re-seeded control; see `trials.try_repairs`."""
+        from softknee.diagnosis.trials import try_repairs
+
+        if build_fn is None and self.model is None:
+            raise InputError("this plan has no model to start arms from: give build_fn, a function that builds one")
+        return try_repairs(self.repairs, train_fn, seeds=seeds, model=self.model, build_fn=build_fn, progress=progress)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"verdict": self.report.verdict, "repairs": [repair.to_dict() for repair in self.repairs]}
+
+    def __str__(self) -> str:
+        if not self.repairs:
+            return f"No repairs: {self.report.verdict}"
+        lines = [f"Repairs for: {self.report.verdict}"]
+        for repair in self.repairs:
+            mark = " (folk advice)" if repair.folk else " (by hand)" if repair.by_hand else ""
+            lines.append(f"  {repair.name:<20} {repair.title}{mark}")
+            lines.append(f"  {'':<20}   {repair.by_hand or repair.edit}")
+        return "\n".join(lines)
+
+
+def propose(report: Report, model: nn.Module | None = None) -> Plan:
+    """The plan for a report. `model` is the diagnosed one, the report's own if it kept it.
+
+    A repair that cannot do anything to this model (dropout before a head that was not found, a swap to the
+    activation that is already there) is left out. Nothing at or above a warning: an empty plan.
+    """
+    census = report.census
+    findings = [finding for finding in report.findings if finding.severity != "info"]
+    if census is None or not findings:
+        return Plan(report, (), model)
+    wanted: dict[str, list[Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: finding.caused_by is not None):
+        for name in finding.repairs:
+            wanted.setdefault(name, []).append(finding)
+    repairs = []
+    for name in (*wanted, *(name for name in FOLK_ADVICE if name not in wanted)):
+        if name not in BUILDERS:
+            raise InputError(f"no repair is called {name!r}{closest(name, BUILDERS)}; there are: {', '.join(BUILDERS)}")
+        repair = BUILDERS[name](report, census)
+        if repair is not None:
+            repairs.append(replace(repair, addresses=tuple(finding.id for finding in wanted.get(name, ()))))
+    return Plan(report, tuple(repairs), model)
+
+
+# --- weights ------------------------------------------------------------------------------------------------
+
+
+def _gain(method: str, title: str, source: str, report: Report, census: Census) -> Repair | None:
+    if not census.affines:
+        return None
+    argument = "" if method == "exact" else f', "{method}"'
+    return Repair(
+        name=f"{method}_gain",
+        title=title,
+        edit=f"softknee.nn.init.initialize(model, softknee.identify(model, example_inputs){argument})",
+        size=2,
+        source=source,
+        change=partial(_initialize, census=census, method=method),
+    )
+
+
+def _initialize(model: nn.Module, generator: torch.Generator | None, *, census: Census, method: str) -> nn.Module:
+    return init.initialize(model, census, method, generator=generator)
+
+
+def _revive(report: Report, census: Census) -> Repair | None:
+    dead = {entry.key: entry.dead_units for entry in report.statistics if entry.dead_units and entry.layer is not None}
+    if not dead:
+        return None
+    count = sum(map(len, dead.values()))
+    return Repair(
+        name="revive_dead_units",
+        title=f"revive {count} dead units",
+        edit='report.plan()["revive_dead_units"].apply(model, inplace=True)',
+        size=2,
+        source="ReDo, Sokar et al. 2023, arXiv:2302.12902",
+        keeps_weights=True,
+        change=partial(_revive_all, census=census, dead=dead),
+    )
+
+
+def _revive_all(
+    model: nn.Module, generator: torch.Generator | None, *, census: Census, dead: dict[str, tuple[int, ...]]
+) -> nn.Module:
+    for key, units in dead.items():
+        revive(model, census, key, units, generator=generator)
+    return model
+
+
+def revive(
+    model: nn.Module,
+    census: Census,
+    site: str,
+    units: Iterable[int],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Bring `units` of `site` back, in place (ReDo, arXiv:2302.12902): the network's function does not change.
+
+    Their incoming weights are drawn anew (exact gain of what feeds the layer) with bias 0, their outgoing
+    weights set to 0 so that nothing downstream is disturbed, and the optimizer's state for all of these is
+    zeroed. A dead unit outputs a constant 0 for the activations that die, so zeroing loses nothing. Raises
+    `InputError` if the site is not fed by an affine layer.
+    """
+    path = census[site].preceded_by
+    if path is None:
+        raise InputError(f"{site} is not fed by an affine layer, so its units cannot be revived")
+    rows = torch.as_tensor(sorted(units), dtype=torch.long)
+    layer = model.get_submodule(path)
+    fed_by = init.feeding_site(census, path)
+    gain = 1.0 if fed_by is None else init.site_gain(census[fed_by])
+    std = gain / math.sqrt(init.layer_fans(layer)[0])
+    with torch.no_grad():
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        dim = 1 if getattr(layer, "transposed", False) else 0
+        rows = rows.to(weight.device)
+        drawn = torch.empty_like(weight.index_select(dim, rows)).normal_(0.0, std, generator=generator)
+        weight.index_copy_(dim, rows, drawn)
+        _forget(optimizer, weight, dim, rows)
+        bias = getattr(layer, "bias", None)
+        if isinstance(bias, Tensor):
+            bias.index_fill_(0, rows, 0.0)
+            _forget(optimizer, bias, 0, rows)
+        for affine in census.affines:
+            if init.feeding_site(census, affine.path) == site:
+                _cut(model.get_submodule(affine.path), rows, census[site].units, optimizer)
+    return model
+
+
+def _forget(optimizer: torch.optim.Optimizer | None, parameter: Tensor, dim: int, index: Tensor) -> None:
+    if optimizer is not None:
+        for state in optimizer.state.get(parameter, {}).values():
+            if isinstance(state, Tensor) and state.shape == parameter.shape:
+                state.index_fill_(dim, index, 0.0)
+
+
+def _cut(layer: nn.Module, units: Tensor, of: int | None, optimizer: torch.optim.Optimizer | None) -> None:
+    """Zero what `layer` reads from `units`, which are numbered out of `of`."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    dim = 0 if getattr(layer, "transposed", False) else 1
+    inputs = weight.shape[dim]
+    if getattr(layer, "groups", 1) != 1 or not of or inputs % of:
+        return  # which weights read the unit cannot be told; it then starts with the outgoing weights that it had
+    block = inputs // of  # behind a flatten, a channel is a block of columns
+    columns = (units[:, None] * block + torch.arange(block, device=units.device)).flatten()
+    weight.index_fill_(dim, columns, 0.0)
+    _forget(optimizer, weight, dim, columns)
+
+
+# --- the model ----------------------------------------------------------------------------------------------
+
+
+def _swap(name: str, title: str, source: str, report: Report, census: Census) -> Repair | None:
+    target = get(name)
+    sites = [site for site in census if site.role == "hidden" and _swappable(site, target)]
+    if not sites:
+        return None
+    paths = [site.path for site in sites if site.form == "module"]
+    lines = [f"{site.source or site.key}: {site.implementation} → {_call(target)}" for site in sites
+             if site.form == "functional"]  # fmt: skip
+    edits = lines
+    if paths:
+        old = Counter(site.activation or "unknown" for site in sites if site.form == "module").most_common(1)[0][0]
+        edits = [
+            f"{get(old).camel if old != 'unknown' else old} → {_constructor(target)} at {_listed(paths)}",
+            *lines,
+        ]
+    return Repair(
+        name=name,
+        title=title,
+        edit="; ".join(edits),
+        size=3,
+        source=source,
+        by_hand=f"the activation is a function call; edit {'; '.join(lines)}" if lines else "",
+        change=partial(_swap_all, paths=tuple(dict.fromkeys(paths)), target=target),
+    )
+
+
+def _swappable(site: Site, target: Activation) -> bool:
+    if site.activation is None:
+        return site.form == "module"
+    return site.form in ("module", "functional") and site.activation != target.name and (
+        get(site.activation).kind == "elementwise"
+    )  # fmt: skip
+
+
+def _swap_all(
+    model: nn.Module, generator: torch.Generator | None, *, paths: tuple[str, ...], target: Activation
+) -> nn.Module:
+    # One module may stand at several paths (and, reused, at paths that no site names): all of them change
+    # together.
+    old = {id(_submodule(model, path)) for path in paths}
+    new: dict[int, nn.Module] = {}
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if id(module) in old:
+            if id(module) not in new:
+                new[id(module)] = _module(target).train(module.training)
+            model = _put(model, path, new[id(module)])
+    return model
+
+
+def _insert(report: Report, census: Census) -> Repair | None:
+    if not census.collapses:
+        return None
+    used = Counter(site.activation for site in census if site.role == "hidden" and site.activation)
+    activation = get(used.most_common(1)[0][0] if used else "gelu")
+    # A chain of n affine maps lacks n - 1 activations, one behind each but the last.
+    paths = tuple(dict.fromkeys(path for collapse in census.collapses for path in collapse.paths[:-1]))
+    wrapped = f"nn.Sequential({_expression(paths[0])}, {_constructor(activation)})"
+    return Repair(
+        name="insert_activation",
+        title=f"insert the missing {activation.name} after {_listed(paths)}",
+        edit=f"{_expression(paths[0])} = {wrapped}" + (f"  # so at {_listed(paths)}" if len(paths) > 1 else ""),
+        size=3,
+        source="W₂(W₁x + b₁) + b₂ is one affine map",
+        change=partial(_insert_all, paths=paths, activation=activation),
+    )
+
+
+def _insert_all(
+    model: nn.Module, generator: torch.Generator | None, *, paths: tuple[str, ...], activation: Activation
+) -> nn.Module:
+    for path in paths:
+        layer = _submodule(model, path)
+        model = _put(model, path, nn.Sequential(layer, _module(activation)).train(layer.training))
+    return model
+
+
+def _dropout(report: Report, census: Census) -> Repair | None:
+    path = _head(census)
+    if path is None:
+        return None
+    return Repair(
+        name="dropout_before_head",
+        title="dropout 0.5 before the head",
+        edit=f"{_expression(path)} = nn.Sequential(nn.Dropout(0.5), {_expression(path)})",
+        size=3,
+        source="Srivastava et al. 2014, JMLR 15",
+        change=partial(_drop_before, path=path),
+    )
+
+
+def _drop_before(model: nn.Module, generator: torch.Generator | None, *, path: str) -> nn.Module:
+    head = _submodule(model, path)
+    return _put(model, path, nn.Sequential(nn.Dropout(0.5), head).train(head.training))
+
+
+class Temperature(nn.Module):
+    """Divides logits by a fixed temperature (Guo et al. 2017, arXiv:1706.04599). Any shape, dtype kept."""
+
+    temperature: Tensor
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise InputError(f"temperature must be a positive number, not {temperature!r}")
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input / self.temperature.to(input.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.temperature.item():.4g}"
+
+
+def temper(model: nn.Module, census: Census, temperature: float, *, inplace: bool = False) -> nn.Module:
+    """The model with its logits divided by `temperature`, on a copy unless `inplace`: no prediction changes.
+
+    Fit `temperature` on validation rows (`softknee.verification.fit_temperature`). Raises `InputError` where
+    the head is not an affine layer that the census could tell.
+    """
+    path = _head(census)
+    if path is None:
+        raise InputError(
+            "the census names no head, so there are no logits to divide: divide the model's output by hand"
+        )
+    return _tempered(model if inplace else copy.deepcopy(model), None, path=path, temperature=temperature)
+
+
+def _tempered(model: nn.Module, generator: torch.Generator | None, *, path: str, temperature: float) -> nn.Module:
+    head = _submodule(model, path)
+    scale = Temperature(temperature).to(next((p.device for p in head.parameters()), None))
+    return _put(model, path, nn.Sequential(head, scale).train(head.training))
+
+
+def _temperature(report: Report, census: Census) -> Repair | None:
+    path = _head(census)
+    if path is None:
+        return None
+    return Repair(
+        name="temperature",
+        title="divide the logits by a fitted temperature",
+        edit="model = softknee.diagnosis.repairs.temper(model, census, T)",
+        size=2,
+        source="Guo et al. 2017, arXiv:1706.04599",
+        by_hand="T is fitted after training, on validation rows, and changes no prediction: "
+        "T = softknee.verification.fit_temperature(logits, targets), "
+        "model = softknee.diagnosis.repairs.temper(model, census, T)",
+    )
+
+
+# --- training settings --------------------------------------------------------------------------------------
+
+
+def _rate(name: str, factor: float, report: Report, census: Census) -> Repair:
+    return Repair(
+        name=name,
+        title=f"learning rate × {factor:g}",
+        edit=f"lr = {factor:g} * lr",
+        size=1,
+        tune=partial(_scale_rate, factor=factor),
+    )
+
+
+def _scale_rate(settings: Settings, *, factor: float) -> Settings:
+    return replace(settings, lr_factor=settings.lr_factor * factor)
+
+
+def _clip(report: Report, census: Census) -> Repair:
+    return Repair(
+        name="clip_gradients",
+        title="clip the gradient norm to 1",
+        edit="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # before optimizer.step()",
+        size=1,
+        source="Pascanu et al. 2013, arXiv:1211.5063",
+        tune=partial(_set, clip_norm=1.0),
+    )
+
+
+def _smooth(report: Report, census: Census) -> Repair:
+    return Repair(
+        name="label_smoothing",
+        title="label smoothing 0.1",
+        edit="loss = F.cross_entropy(logits, targets, label_smoothing=0.1)",
+        size=1,
+        source="Szegedy et al. 2016, arXiv:1512.00567",
+        tune=partial(_set, label_smoothing=0.1),
+    )
+
+
+def _set(settings: Settings, **changes: Any) -> Settings:
+    return replace(settings, **changes)
+
+
+Builder = Callable[[Report, "Census"], "Repair | None"]
+
+BUILDERS: dict[str, Builder] = {
+    "exact_gain": partial(_gain, "exact", "exact gain of each activation at initialisation", "softknee.nn.init"),
+    "he_gain": partial(_gain, "he", "He initialisation", "He et al. 2015, arXiv:1502.01852"),
+    "xavier_gain": partial(_gain, "xavier", "Xavier initialisation", "Glorot & Bengio 2010, AISTATS"),
+    "insert_activation": _insert,
+    "revive_dead_units": _revive,
+    "leaky_relu": partial(_swap, "leaky_relu", "swap to LeakyReLU(0.01)", "Maas et al. 2013"),
+    "gelu": partial(_swap, "gelu", "swap to GELU", "Hendrycks & Gimpel 2016, arXiv:1606.08415"),
+    "lower_learning_rate": partial(_rate, "lower_learning_rate", 0.1),
+    "raise_learning_rate": partial(_rate, "raise_learning_rate", 10.0),
+    "clip_gradients": _clip,
+    "dropout_before_head": _dropout,
+    "label_smoothing": _smooth,
+    "temperature": _temperature,
+}
+"""Every repair by its name, the word that findings use. A builder returns None where it could change nothing."""
+
+
+# --- modules by their path ----------------------------------------------------------------------------------
+
+
+def _head(census: Census) -> str | None:
+    return None if census.head is None else census.head.path
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        raise InputError(
+            f"{type(model).__name__} has no module {path!r}: the plan was made for another model"
+        ) from None
+
+
+def _put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
+    """`model` with `module` at `path`; the root itself is replaced where the path is empty."""
+    if not path:
+        return module
+    parent, _, name = path.rpartition(".")
+    setattr(_submodule(model, parent), name, module)
+    return model
+
+
+def _module(activation: Activation) -> nn.Module:
+    # torch's own module where it has one: the repaired model then needs no softknee to run.
+    if activation.torch_module is not None:
+        return getattr(nn, activation.torch_module)(**activation.torch_arguments)
+    return activation.module()
+
+
+def _constructor(activation: Activation) -> str:
+    arguments = ", ".join(f"{name}={value!r}" for name, value in activation.torch_arguments.items())
+    arguments = arguments or ", ".join(f"{p.default:g}" for p in activation.parameters.values())
+    if activation.torch_module is not None:
+        return f"nn.{activation.torch_module}({arguments})"
+    return f"softknee.nn.Activation({activation.name!r})"
+
+
+def _call(activation: Activation) -> str:
+    return f"F.{activation.torch}" if activation.torch is not None else f"softknee.functional.{activation.name}"
+
+
+def _expression(path: str) -> str:
+    """`layers.3.act` as Python: `model.layers[3].act`."""
+    return "model" + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in path.split(".") if part)
+
+
+def _listed(paths: Iterable[str], most: int = 4) -> str:
+    names = [path or "the model itself" for path in dict.fromkeys(paths)]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -146,7 +146,7 @@ def stub() -> str:
     lines += [
         "from .catalog import Activation",
         "",
-        "def function(activation: Activation): ...",
+        "def function(activation: Activation) -> Any: ...",
         "def stub() -> str: ...",
     ]
     lines += ["def unpack(packed: Tensor, dim: int = -1, layout: str = ...) -> tuple[Tensor, Tensor]: ..."]

@@ -7,8 +7,8 @@ With h = exp(−|u|/2), which is a normal number down to u ≈ −1400 (fp64), e
     a·σ(u)   = (a·h)·h/(1 + e) for u < 0
 
 so the exponent is applied last and the product is rounded into the subnormal range once. Where the factor is 0 the
-product is 0 also for a = ±∞, which is the limit: these factors beat every polynomial. Hence a is clamped to the
-finite range on the decaying side only.
+product is 0 also for a = ±∞, which is the limit: these factors beat every polynomial. Hence a is made finite, on the
+decaying side only.
 """
 
 from __future__ import annotations
@@ -19,11 +19,7 @@ from ..expression import OpTable
 
 
 class FloatTable(OpTable):
-    """An op table over IEEE numbers. The backend adds the elementary functions and `finite`."""
-
-    def finite(self, a: Any) -> Any:
-        """`a` with ±∞ replaced by the largest finite numbers; NaN stays."""
-        raise NotImplementedError
+    """An op table over IEEE numbers. The backend adds the elementary functions and its own `finite`."""
 
     def sigmoid(self, x: Any) -> Any:
         e = self.exp(-abs(x))

@@ -8,7 +8,7 @@ import numpy as np
 
 from .floats import FloatTable
 
-_LARGEST = float(np.finfo(np.float64).max)
+_LARGE = float(np.finfo(np.float64).max) / 256
 
 
 class NumpyTable(FloatTable):
@@ -31,7 +31,7 @@ class NumpyTable(FloatTable):
     where = staticmethod(np.where)
 
     def finite(self, a: Any) -> Any:
-        return np.clip(a, -_LARGEST, _LARGEST)
+        return np.nan_to_num(a, nan=np.nan, posinf=_LARGE, neginf=-_LARGE)
 
     def amax(self, x: Any) -> Any:
         return np.max(x, axis=-1, keepdims=True)

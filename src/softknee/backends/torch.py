@@ -57,8 +57,8 @@ class TorchTable(FloatTable):
     def finite(self, a: Any) -> Any:
         if not isinstance(a, Tensor):
             return a
-        largest = torch.finfo(a.dtype).max
-        return a.clamp(-largest, largest)
+        large = torch.finfo(a.dtype).max / 256
+        return torch.nan_to_num(a, nan=torch.nan, posinf=large, neginf=-large)
 
     def maximum(self, a: Any, b: Any) -> Any:
         if not isinstance(b, Tensor):
@@ -90,11 +90,14 @@ class Composite:
     broadcast shape. Arguments are positional, in the order of `names`.
     """
 
-    def __init__(self, expression: Expr, names: Sequence[str], inputs: int | None = None) -> None:
+    def __init__(
+        self, expression: Expr, names: Sequence[str], inputs: int | None = None, finite: Sequence[str] = ()
+    ) -> None:
         self.expression = expression
         self.names = tuple(names)
         self.inputs = len(self.names) if inputs is None else inputs
-        self._code = compile_source(emit([expression], "forward", self.names), "forward")
+        self._finite = tuple(finite) or self.names[: self.inputs]  # what derivatives bring into range
+        self._code = compile_source(emit([expression], "forward", self.names, finite), "forward")
         self._flat: type[torch.autograd.Function] | None = None
 
     def __call__(self, *arguments: Tensor | float) -> Tensor:
@@ -168,7 +171,10 @@ class Composite:
         once beforehand.
         """
         if self._flat is None:
-            backward = [compile_source(emit([part], "backward", names), "backward") for part, names in self._partials()]
+            backward = [
+                compile_source(emit([part], "backward", names, self._finite), "backward")
+                for part, names in self._partials()
+            ]
             self._flat = _flat_function(self, [_plain(code, self.inputs) for code in backward])
         return self._flat
 
@@ -180,7 +186,7 @@ class Composite:
 
     @functools.cached_property
     def _backward(self) -> list[Composite]:
-        return [Composite(part, names, 1 + self.inputs) for part, names in self._partials()]
+        return [Composite(part, names, 1 + self.inputs, self._finite) for part, names in self._partials()]
 
 
 def _plain(code: Callable[..., Any], inputs: int) -> Callable[..., Tensor]:

@@ -18,7 +18,7 @@ def glu(gate, up, ops):
     return sigmoid.on(ops, gate) * up
 
 
-@gated(source="Shazeer 2020, arXiv:2002.05202", tags=("ffn",))
+@gated(source="Shazeer 2020, arXiv:2002.05202", module_name="ReGLU", tags=("ffn",))
 def reglu(gate, up, ops):
     """ReLU-gated linear unit, relu(gate)·up."""
     return relu.on(ops, gate) * up
@@ -27,6 +27,7 @@ def reglu(gate, up, ops):
 @gated(
     aliases=("gelu_and_mul", "geglu_erf"),
     source="Shazeer 2020, arXiv:2002.05202",
+    module_name="GEGLU",
     tags=("ffn", "transformer"),
 )
 def geglu(gate, up, ops):
@@ -34,7 +35,12 @@ def geglu(gate, up, ops):
     return gelu.on(ops, gate) * up
 
 
-@gated(aliases=("silu_and_mul",), source="Shazeer 2020, arXiv:2002.05202", tags=("ffn", "transformer", "llm"))
+@gated(
+    aliases=("silu_and_mul",),
+    source="Shazeer 2020, arXiv:2002.05202",
+    module_name="SwiGLU",
+    tags=("ffn", "transformer", "llm"),
+)
 def swiglu(gate, up, ops):
     """SiLU-gated linear unit, silu(gate)·up."""
     return silu.on(ops, gate) * up

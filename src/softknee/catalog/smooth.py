@@ -52,6 +52,7 @@ def _gelu_tanh_stable(x, ops):
     torch="gelu",
     torch_module="GELU",
     torch_arguments={"approximate": "tanh"},
+    module_name="GELUTanh",
     tags=("hidden", "transformer"),
 )
 def gelu_tanh(x, ops):

@@ -64,7 +64,8 @@ class Activation:
 
     formula: the definition over an op table; `stable`, if given, is the same function in a form that does not cancel,
     from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). torch,
-    torch_module, torch_arguments: what PyTorch calls it. native: PyTorch's own op is exact, so it is the fast path.
+    torch_module, torch_arguments: what PyTorch calls it. module_name: the class in `softknee.nn`. native: PyTorch's own
+    op is exact, so it is the fast path.
     layout: how a gated activation finds gate and up in one packed tensor.
     """
 
@@ -81,6 +82,7 @@ class Activation:
     torch: str | None = None
     torch_module: str | None = None
     torch_arguments: Mapping[str, Any] = field(default_factory=dict)
+    module_name: str | None = None
     native: bool = False
     layout: str | None = None
     tags: tuple[str, ...] = ()
@@ -120,11 +122,10 @@ class Activation:
         return {p.name: p.default for p in self.parameters.values()}
 
     @property
-    def camel(self) -> str:
-        """The name of its module class: PyTorch's, else the name in camel case."""
-        if self.torch_module and self.torch_arguments.get("approximate", "none") == "none":
-            return self.torch_module
-        return "".join(part.capitalize() for part in self.name.split("_"))
+    def class_name(self) -> str:
+        """The name of its module class: the declared one, PyTorch's, else the name in camel case."""
+        camel = "".join(part.capitalize() for part in self.name.split("_"))
+        return self.module_name or self.torch_module or camel
 
     def resolve(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults overridden by `parameters`, checked. Raises InputError for unknown names and values out of range."""
@@ -155,7 +156,8 @@ class Activation:
 
     @functools.cached_property
     def _slope(self) -> Composite:
-        return Composite(differentiate(self.expression, self.inputs[0]), self.names, len(self.inputs))
+        derived = differentiate(self.expression, self.inputs[0])
+        return Composite(derived, self.names, len(self.inputs), finite=self.inputs)
 
     def slope(self, *inputs: Tensor, **parameters: Any) -> Tensor:
         """f′ at `inputs` with respect to the first of them, without autograd; shape and dtype of the input."""
@@ -189,7 +191,8 @@ class Activation:
 
     def _numpy(self, order: int, wrt: str) -> Callable[..., Any]:
         if (order, wrt) not in self._numpy_codes:
-            source = emit([differentiate(self.expression, wrt, order)], self.name, self.names)
+            derived = differentiate(self.expression, wrt, order)
+            source = emit([derived], self.name, self.names, finite=self.inputs if order else ())
             self._numpy_codes[order, wrt] = compile_source(source, self.name)
         return self._numpy_codes[order, wrt]
 
@@ -218,15 +221,16 @@ class Activation:
         return Module(self, **parameters)
 
 
-def _definition(module: str, qualname: str) -> Activation:
+def _definition(module: str, qualname: str) -> Any:
     import importlib
 
-    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))  # type: ignore[arg-type]
+    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
 
 
 def _define(
-    kind: str,
     formula: Callable[..., Any],
+    *,
+    kind: str,
     learnable: tuple[str, ...],
     bounds: Mapping[str, Any],
     **declared: Any,
@@ -256,6 +260,7 @@ def _define(
     summary = (inspect.getdoc(formula) or "").split("\n\n")[0].replace("\n", " ")
     activation = Activation(name, kind, formula, tuple(names[:at]), parameters, summary, **declared)
     object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
+    object.__setattr__(activation, "__name__", name)
     if kind != "normalizer":
         activation.expression  # noqa: B018  # a definition that cannot be traced is refused where it stands
     return activation
@@ -276,6 +281,7 @@ def elementwise(
     torch: str | None = None,
     torch_module: str | None = None,
     torch_arguments: Mapping[str, Any] | None = None,
+    module_name: str | None = None,
     native: bool = False,
     tags: tuple[str, ...] = (),
 ) -> Any:
@@ -284,11 +290,12 @@ def elementwise(
     The result is an `Activation`, not registered: `softknee.register(act)` makes its name known everywhere.
     Raises InputError for a definition of another shape, TypeError for one that steps outside the op table.
     """
-    declared = {
+    declared: dict[str, Any] = {
         "aliases": aliases, "source": source, "stable": stable, "limits": limits, "torch": torch,
-        "torch_module": torch_module, "torch_arguments": torch_arguments or {}, "native": native, "tags": tags,
+        "torch_module": torch_module, "torch_arguments": torch_arguments or {},
+        "module_name": module_name, "native": native, "tags": tags,
     }  # fmt: skip
-    define = functools.partial(_define, "elementwise", learnable=learnable, bounds=bounds or {}, **declared)
+    define = functools.partial(_define, kind="elementwise", learnable=learnable, bounds=bounds or {}, **declared)
     return define(formula) if formula is not None else define
 
 
@@ -300,16 +307,17 @@ def gated(
     layout: str = "gate_up",
     torch: str | None = None,
     torch_module: str | None = None,
+    module_name: str | None = None,
     tags: tuple[str, ...] = (),
 ) -> Any:
     """Defines an activation of two inputs: `f(gate, up, ops)`. `layout` is how a packed tensor holds the two."""
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
-    declared = {
+    declared: dict[str, Any] = {
         "aliases": aliases, "source": source, "layout": layout, "torch": torch, "torch_module": torch_module,
-        "tags": tags,
+        "module_name": module_name, "tags": tags,
     }  # fmt: skip
-    define = functools.partial(_define, "gated", learnable=(), bounds={}, **declared)
+    define = functools.partial(_define, kind="gated", learnable=(), bounds={}, **declared)
     return define(formula) if formula is not None else define
 
 
@@ -323,9 +331,9 @@ def normalizer(
     torch_module: str | None = None,
     tags: tuple[str, ...] = (),
 ) -> Any:
-    """Defines an activation over a dimension. The formula is the NumPy reference; `apply(x, dim, …)` runs it in PyTorch."""
-    declared = {
+    """Defines an activation over a dimension: a NumPy reference, and `apply(x, dim, …)` that runs it in PyTorch."""
+    declared: dict[str, Any] = {
         "aliases": aliases, "source": source, "torch": torch, "torch_module": torch_module, "tags": tags,
         "apply": apply,
     }  # fmt: skip
-    return functools.partial(_define, "normalizer", learnable=(), bounds=bounds or {}, **declared)
+    return functools.partial(_define, kind="normalizer", learnable=(), bounds=bounds or {}, **declared)

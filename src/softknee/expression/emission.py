@@ -21,10 +21,14 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", 
 DECAYING = ("sech2", "exp", "erfc", "sigmoid")
 
 
-def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str]) -> str:
-    """Source of `def name(ops, *arguments)` that returns the roots' values (one alone, several as a tuple)."""
+def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str], finite: Sequence[str] = ()) -> str:
+    """Source of `def name(ops, *arguments)` that returns the roots' values (one alone, several as a tuple).
+
+    finite: arguments whose ±∞ is made finite first. A derivative's terms at ±∞ are 0·∞, while at a huge finite number
+    it already has its limit.
+    """
     rewritten = [_rewrite(root, {}) for root in roots]
-    lines: list[str] = []
+    lines = [f"    {argument} = ops.finite({argument})" for argument in finite]
     names: dict[Expr, str] = {}
     for node in walk(*rewritten):
         if node.op == "symbol":
@@ -34,7 +38,7 @@ def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str]) -> str:
         elif node.op == "pi":
             names[node] = "ops.pi"
         else:
-            names[node] = f"v{len(lines)}"
+            names[node] = f"v{len(lines) - len(finite)}"
             lines.append(f"    {names[node]} = {_text(node, [names[a] for a in node.args])}")
     results = ", ".join(names[root] for root in rewritten)
     return "\n".join([f"def {name}(ops, {', '.join(arguments)}):", *lines, f"    return {results}", ""])

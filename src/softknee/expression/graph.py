@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeAlias, Union
 
-Operand: TypeAlias = Union["Expr", int, float]  # noqa: UP007  # a string cannot stand left of |
+Operand: TypeAlias = Union["Expr", int, float]
 
 
 class Expr:

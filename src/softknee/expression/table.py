@@ -100,5 +100,12 @@ class OpTable:
     def erfc_times(self, a: Any, u: Any) -> Any:
         return a * self.erfc(u)
 
+    def finite(self, a: Any) -> Any:
+        """`a` with ±∞ replaced by finite numbers 2⁸ below the largest, which leaves room for a few factors; NaN stays.
+
+        Nothing to do where numbers have no end.
+        """
+        return a
+
     def _lacks(self, primitive: str) -> NotImplementedError:
         return NotImplementedError(f"the {self.name} backend has no primitive {primitive!r}")

@@ -47,7 +47,7 @@ class Facts:
     def value(self, x: Any, order: int = 0) -> np.ndarray:
         x = np.asarray(x, dtype=np.float64)
         inputs = (x, np.ones_like(x)) if self.activation.kind == "gated" else (x,)
-        return np.asarray(self.activation.derivative(*inputs, order=order, **self.parameters))
+        return np.asarray(self.activation.derivative(*inputs, order=order, **dict[str, Any](self.parameters)))
 
     @functools.cached_property
     def breakpoints(self) -> tuple[float, ...]:
@@ -133,7 +133,8 @@ class Facts:
 
     def saturated(self, epsilon: float = 1e-3) -> tuple[Interval, ...]:
         """Intervals in which |f′| < epsilon (dead ones included), found on a grid and refined."""
-        crossings = _roots(lambda x: np.abs(self.value(x, 1)) - epsilon)
+        # Apart: around a root of f′ each crosses 0 once, while |f′| − ε does so twice, perhaps between two grid points.
+        crossings = _roots(lambda x: self.value(x, 1) - epsilon) + _roots(lambda x: self.value(x, 1) + epsilon)
         crossings = [c for c in crossings if not any(abs(c - b) < 1e-9 for b in self.breakpoints)]
         edges = [-math.inf, *sorted([*self.breakpoints, *crossings]), math.inf]
         found: list[Interval] = []

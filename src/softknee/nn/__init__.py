@@ -6,7 +6,7 @@ from . import init
 from .activations import CLASSES, Activation
 from .feedforward import FeedForward, GatedFeedForward
 
-__all__ = ["Activation", "FeedForward", "GatedFeedForward", "init", *CLASSES]  # noqa: PLE0604  # names, from the registry
+__all__ = ["Activation", "FeedForward", "GatedFeedForward", "init", *CLASSES]
 
 
 def __getattr__(name: str) -> Any:

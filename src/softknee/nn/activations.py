@@ -104,16 +104,18 @@ def _named(definition: Definition) -> type[Activation]:
 
     def __init__(self: Activation, *args: Any, **kwargs: Any) -> None:
         if len(args) > len(names):
-            raise TypeError(f"{definition.camel} takes {', '.join(names) or 'no arguments'}; got {len(args)} arguments")
+            raise TypeError(
+                f"{definition.class_name} takes {', '.join(names) or 'no arguments'}; got {len(args)} arguments"
+            )
         Activation.__init__(self, definition, **dict(zip(names, args, strict=False)), **kwargs)
 
     members = {"__init__": __init__, "__doc__": definition.__doc__, "__module__": __name__}
-    return type(definition.camel, (Activation,), members)
+    return type(definition.class_name, (Activation,), members)
 
 
 CLASSES: dict[str, type[Activation]] = {}
 for _definition in activations():
-    CLASSES[_definition.camel] = globals()[_definition.camel] = _named(_definition)
+    CLASSES[_definition.class_name] = globals()[_definition.class_name] = _named(_definition)
 
 
 class PReLU(Activation):

@@ -1,0 +1,141 @@
+"""Signatures as PyTorch's, softmax's temperature, gated layouts, and errors that say what would be right."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import softknee
+import softknee.functional as SF
+from softknee.errors import InputError
+
+X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+ROOT = Path(__file__).parent.parent
+
+
+def test_positional_arguments_as_in_torch():
+    torch.testing.assert_close(SF.leaky_relu(X, 0.2), F.leaky_relu(X, 0.2))
+    torch.testing.assert_close(SF.elu(X, 0.7), F.elu(X, 0.7))
+    torch.testing.assert_close(SF.softplus(X, 2, 20), F.softplus(X, 2, 20))
+    torch.testing.assert_close(SF.gelu(X, approximate="tanh"), F.gelu(X, approximate="tanh"))
+    torch.testing.assert_close(SF.glu(X, 1), F.glu(X, 1))
+    torch.testing.assert_close(SF.prelu(X, torch.tensor([0.3])), F.prelu(X, torch.tensor([0.3])))
+    mine = X.clone()
+    assert SF.relu(mine, True) is mine
+
+
+def test_every_activation_has_its_function():
+    for activation in softknee.activations():
+        function = getattr(SF, activation.name)
+        assert function.activation is activation and function.__doc__ and inspect.signature(function).parameters
+
+
+def test_stub_is_up_to_date():
+    check = subprocess.run([sys.executable, ROOT / "tools/stubs.py", "--check"], timeout=60)
+    assert check.returncode == 0, "run python tools/stubs.py"
+
+
+def test_softmax_temperature():
+    row = torch.tensor([2.0, 1.0, 2.0, -math.inf], dtype=torch.float64)
+    assert SF.softmax(row, -1, temperature=1e-30).tolist() == [0.5, 0.0, 0.5, 0.0]
+    uniform = SF.softmax(row, -1, temperature=math.inf)
+    torch.testing.assert_close(uniform, torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.0], dtype=torch.float64))
+    for wrong in (0.0, -1.0, torch.tensor([0.5, 0.0])):
+        with pytest.raises(InputError, match="temperature"):
+            SF.softmax(row[:2], -1, temperature=wrong)
+    with pytest.raises(TypeError):
+        SF.softmax(row, -1, None, 0.5)
+
+
+def test_softmax_temperature_learns():
+    logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    for function in (SF.softmax, SF.log_softmax):
+        assert torch.autograd.gradcheck(lambda x, t, f=function: f(x, -1, temperature=t), (logits, t))
+    masked = torch.tensor([1.0, -math.inf], dtype=torch.float64)
+    assert torch.autograd.grad(SF.softmax(masked, -1, temperature=t)[0], t)[0].isfinite()
+
+
+def test_softmax_dtype_and_dim():
+    assert SF.softmax(X.half(), -1, dtype=torch.float64).dtype == torch.float64
+    with pytest.raises(InputError, match="softmax needs dim"):
+        SF.softmax(X)
+
+
+def test_layouts():
+    gate, up = torch.randn(2, 4, 3)
+    wanted = SF.swiglu(gate, up)
+    assert torch.equal(SF.swiglu(torch.cat([gate, up], -1)), wanted)
+    assert torch.equal(SF.swiglu(torch.cat([up, gate], -1), layout="up_gate"), wanted)
+    assert torch.equal(SF.swiglu(torch.stack([gate, up], -1).flatten(-2), layout="interleaved"), wanted)
+    assert torch.equal(SF.swiglu(torch.cat([gate, up], 0), dim=0), wanted)
+    assert torch.equal(SF.swiglu(torch.stack([gate, up], 1).flatten(0, 1), dim=0, layout="interleaved"), wanted)
+    with pytest.raises(InputError, match="even size"):
+        SF.swiglu(gate)
+    with pytest.raises(InputError, match="interleaved"):
+        SF.swiglu(gate, layout="packed")
+    with pytest.raises(InputError, match="gate and up were given"):
+        SF.swiglu(gate, up, layout="gate_up")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SF.elu(X, beta=1.0), "no parameter 'beta'; its parameters are alpha"),
+        (lambda: SF.softplus(X, beta=-1.0), r"beta=-1.0 is out of range; it must lie in \(0.0, inf\)"),
+        (lambda: SF.silu(X.long()), "real floating-point tensor, got int64"),
+        (lambda: SF.silu(3.0), "takes x as tensors, got float"),
+        (lambda: SF.gelu(X, approximate="fast"), "approximate='fast' is unknown; it must be one of 'none', 'tanh'"),
+        (lambda: softknee.get("swiglu")(X), "takes gate and up as tensors, got Tensor"),
+        (lambda: softknee.get("gelo"), "did you mean 'gelu'"),
+        (lambda: SF.elu(X, alpha="1"), "must be a number or a tensor, got str"),
+    ],
+)
+def test_errors_say_what_would_be_right(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_too_many_arguments():
+    with pytest.raises(TypeError, match="got 3 arguments"):
+        SF.silu(X, True, 1, 2)
+    with pytest.raises(TypeError, match="twice"):
+        SF.elu(X, 1.0, alpha=2.0)
+
+
+def test_a_mode_sees_the_activation():
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        SF.silu(X)
+    assert seen[0] is softknee.get("silu")
+
+
+def test_access_order_of_verbs_and_packages():
+    """A verb and a package never share a name, in either order of access."""
+    for first, second in (("identify", "identification"), ("identification", "identify")):
+        program = f"import softknee; a = softknee.{first}; b = softknee.{second}; print(callable(softknee.identify))"
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert run.stdout.strip() == "True", run.stderr
+
+
+def test_import_loads_nothing_heavy():
+    heavy = ["sympy", "mpmath", "scipy", "matplotlib", "duckdb", "typer", "rich", "jinja2", "altair", "sklearn"]
+    program = (
+        "import torch, sys; before = set(sys.modules); import softknee; softknee.activations; "
+        f"print([m for m in {heavy!r} if m in set(sys.modules) - before])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr

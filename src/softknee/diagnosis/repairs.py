@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from softknee.diagnosis.trials import TrainFunction, Trial
     from softknee.identification import Census, Site
 
+Findings = tuple[Finding, ...]
 Change = Callable[[nn.Module, "torch.Generator | None"], nn.Module]
 
-FOLK_ADVICE = ("leaky_relu", "gelu", "lower_learning_rate", "clip_gradients")
+FOLK_ADVICE = ("swap_activation", "learning_rate", "clip")
 """What a search for "my network does not learn" answers with; measured beside the repairs, never preferred."""
 
 
@@ -63,18 +64,15 @@ class Repair:
     """Rank of the edit: 1 a number in the training settings, 2 a line beside the model, 3 a change of the model."""
     source: str = ""
     addresses: tuple[str, ...] = ()
-    """Ids of the findings that it is proposed for; empty for folk advice."""
+    """Ids of the findings that it is proposed for."""
+    folk: bool = False
+    """Common advice that answers no cause that was found: it is measured, so that what does not help is seen."""
     by_hand: str = ""
     """Why it cannot be applied by `apply`, and what to do instead; empty when it can."""
     keeps_weights: bool = False
     """It mends trained weights: an arm of a trial starts from the diagnosed model's weights, not from fresh ones."""
     change: Change | None = field(default=None, repr=False, compare=False)
     tune: Callable[[Settings], Settings] | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def folk(self) -> bool:
-        """Common advice that no finding asked for."""
-        return not self.addresses
 
     def apply(self, model: nn.Module, *, inplace: bool = False, generator: torch.Generator | None = None) -> nn.Module:
         """The repaired model: a deep copy unless `inplace`, with its own training mode, device and dtype.
@@ -165,30 +163,35 @@ def propose(report: Report, model: nn.Module | None = None) -> Plan:
     """The plan for a report. `model` is the diagnosed one, the report's own if it kept it.
 
     A repair that cannot do anything to this model (dropout before a head that was not found, a swap to the
-    activation that is already there) is left out. Nothing at or above a warning: an empty plan.
+    activation that is already there) is left out. Nothing at or above a warning: an empty plan. Raises `InputError`
+    if a finding asks for a repair that does not exist.
     """
     census = report.census
     findings = [finding for finding in report.findings if finding.severity != "info"]
     if census is None or not findings:
         return Plan(report, (), model)
-    wanted: dict[str, list[Finding]] = {}
+    wanted: dict[str, Findings] = {}
     for finding in sorted(findings, key=lambda finding: finding.caused_by is not None):
         for name in finding.repairs:
-            wanted.setdefault(name, []).append(finding)
+            wanted[name] = (*wanted.get(name, ()), finding)
+    for name in FOLK_ADVICE:
+        wanted.setdefault(name, ())
     repairs = []
-    for name in (*wanted, *(name for name in FOLK_ADVICE if name not in wanted)):
+    for name, asking in wanted.items():
         if name not in BUILDERS:
             raise InputError(f"no repair is called {name!r}{closest(name, BUILDERS)}; there are: {', '.join(BUILDERS)}")
-        repair = BUILDERS[name](report, census)
-        if repair is not None:
-            repairs.append(replace(repair, addresses=tuple(finding.id for finding in wanted.get(name, ()))))
+        folk = name in FOLK_ADVICE and all(finding.caused_by is not None for finding in asking)
+        for build in BUILDERS[name]:
+            repair = build(report, census, asking)
+            if repair is not None:
+                repairs.append(replace(repair, addresses=tuple(finding.id for finding in asking), folk=folk))
     return Plan(report, tuple(repairs), model)
 
 
 # --- weights ------------------------------------------------------------------------------------------------
 
 
-def _gain(method: str, title: str, source: str, report: Report, census: Census) -> Repair | None:
+def _gain(method: str, title: str, source: str, report: Report, census: Census, findings: Findings) -> Repair | None:
     if not census.affines:
         return None
     argument = "" if method == "exact" else f', "{method}"'
@@ -206,15 +209,15 @@ def _initialize(model: nn.Module, generator: torch.Generator | None, *, census: 
     return init.initialize(model, census, method, generator=generator)
 
 
-def _revive(report: Report, census: Census) -> Repair | None:
+def _revive(report: Report, census: Census, findings: Findings) -> Repair | None:
     dead = {entry.key: entry.dead_units for entry in report.statistics if entry.dead_units and entry.layer is not None}
     if not dead:
         return None
     count = sum(map(len, dead.values()))
     return Repair(
-        name="revive_dead_units",
+        name="revive",
         title=f"revive {count} dead units",
-        edit='report.plan()["revive_dead_units"].apply(model, inplace=True)',
+        edit='report.plan()["revive"].apply(model, inplace=True)',
         size=2,
         source="ReDo, Sokar et al. 2023, arXiv:2302.12902",
         keeps_weights=True,
@@ -296,21 +299,23 @@ def _cut(layer: nn.Module, units: Tensor, of: int | None, optimizer: torch.optim
 # --- the model ----------------------------------------------------------------------------------------------
 
 
-def _swap(name: str, title: str, source: str, report: Report, census: Census) -> Repair | None:
+def _swap(name: str, title: str, source: str, report: Report, census: Census, findings: Findings) -> Repair | None:
     target = get(name)
     sites = [site for site in census if site.role == "hidden" and _swappable(site, target)]
     if not sites:
         return None
     paths = [site.path for site in sites if site.form == "module"]
-    lines = [f"{site.source or site.key}: {site.implementation} → {_call(target)}" for site in sites
-             if site.form == "functional"]  # fmt: skip
-    edits = lines
+    lines = [
+        f"{site.source or site.key}: {site.implementation} → {_call(target)}"
+        for site in sites
+        if site.form == "functional"
+    ]
+    edits = list(lines)
     if paths:
-        old = Counter(site.activation or "unknown" for site in sites if site.form == "module").most_common(1)[0][0]
-        edits = [
-            f"{get(old).camel if old != 'unknown' else old} → {_constructor(target)} at {_listed(paths)}",
-            *lines,
-        ]
+        old = " and ".join(
+            dict.fromkeys(site.implementation.rpartition(".")[2] for site in sites if site.form == "module")
+        )
+        edits.insert(0, f"{old} → {_constructor(target)} at {_listed(paths)}")
     return Repair(
         name=name,
         title=title,
@@ -323,18 +328,17 @@ def _swap(name: str, title: str, source: str, report: Report, census: Census) ->
 
 
 def _swappable(site: Site, target: Activation) -> bool:
+    if site.form not in ("module", "functional") or site.activation == target.name:
+        return False
     if site.activation is None:
         return site.form == "module"
-    return site.form in ("module", "functional") and site.activation != target.name and (
-        get(site.activation).kind == "elementwise"
-    )  # fmt: skip
+    return get(site.activation).kind == "elementwise"
 
 
 def _swap_all(
     model: nn.Module, generator: torch.Generator | None, *, paths: tuple[str, ...], target: Activation
 ) -> nn.Module:
-    # One module may stand at several paths (and, reused, at paths that no site names): all of them change
-    # together.
+    # One module may stand at several paths, also at some that no site names: all of them change together.
     old = {id(_submodule(model, path)) for path in paths}
     new: dict[int, nn.Module] = {}
     for path, module in list(model.named_modules(remove_duplicate=False)):
@@ -345,13 +349,15 @@ def _swap_all(
     return model
 
 
-def _insert(report: Report, census: Census) -> Repair | None:
-    if not census.collapses:
+def _insert(report: Report, census: Census, findings: Findings) -> Repair | None:
+    # A finding stands at the last layer of its chain; a chain that no finding names is deliberate (a low-rank pair).
+    chains = [collapse.paths for collapse in census.collapses if collapse.paths[-1] in {f.site for f in findings}]
+    if not chains:
         return None
     used = Counter(site.activation for site in census if site.role == "hidden" and site.activation)
     activation = get(used.most_common(1)[0][0] if used else "gelu")
     # A chain of n affine maps lacks n - 1 activations, one behind each but the last.
-    paths = tuple(dict.fromkeys(path for collapse in census.collapses for path in collapse.paths[:-1]))
+    paths = tuple(dict.fromkeys(path for chain in chains for path in chain[:-1]))
     wrapped = f"nn.Sequential({_expression(paths[0])}, {_constructor(activation)})"
     return Repair(
         name="insert_activation",
@@ -372,12 +378,12 @@ def _insert_all(
     return model
 
 
-def _dropout(report: Report, census: Census) -> Repair | None:
-    path = _head(census)
-    if path is None:
+def _dropout(report: Report, census: Census, findings: Findings) -> Repair | None:
+    if census.head is None:
         return None
+    path = census.head.path
     return Repair(
-        name="dropout_before_head",
+        name="dropout",
         title="dropout 0.5 before the head",
         edit=f"{_expression(path)} = nn.Sequential(nn.Dropout(0.5), {_expression(path)})",
         size=3,
@@ -415,23 +421,17 @@ def temper(model: nn.Module, census: Census, temperature: float, *, inplace: boo
     Fit `temperature` on validation rows (`softknee.verification.fit_temperature`). Raises `InputError` where
     the head is not an affine layer that the census could tell.
     """
-    path = _head(census)
-    if path is None:
-        raise InputError(
-            "the census names no head, so there are no logits to divide: divide the model's output by hand"
-        )
-    return _tempered(model if inplace else copy.deepcopy(model), None, path=path, temperature=temperature)
-
-
-def _tempered(model: nn.Module, generator: torch.Generator | None, *, path: str, temperature: float) -> nn.Module:
+    if census.head is None:
+        raise InputError("the census names no head, so there are no logits to divide: divide the output by hand")
+    path = census.head.path
+    model = model if inplace else copy.deepcopy(model)
     head = _submodule(model, path)
     scale = Temperature(temperature).to(next((p.device for p in head.parameters()), None))
     return _put(model, path, nn.Sequential(head, scale).train(head.training))
 
 
-def _temperature(report: Report, census: Census) -> Repair | None:
-    path = _head(census)
-    if path is None:
+def _temperature(report: Report, census: Census, findings: Findings) -> Repair | None:
+    if census.head is None:
         return None
     return Repair(
         name="temperature",
@@ -448,9 +448,11 @@ def _temperature(report: Report, census: Census) -> Repair | None:
 # --- training settings --------------------------------------------------------------------------------------
 
 
-def _rate(name: str, factor: float, report: Report, census: Census) -> Repair:
+def _rate(report: Report, census: Census, findings: Findings) -> Repair:
+    frozen = bool(findings) and all(finding.symptom == "frozen_update" for finding in findings)
+    factor = 10.0 if frozen else 0.1
     return Repair(
-        name=name,
+        name="raise_learning_rate" if frozen else "lower_learning_rate",
         title=f"learning rate × {factor:g}",
         edit=f"lr = {factor:g} * lr",
         size=1,
@@ -462,9 +464,9 @@ def _scale_rate(settings: Settings, *, factor: float) -> Settings:
     return replace(settings, lr_factor=settings.lr_factor * factor)
 
 
-def _clip(report: Report, census: Census) -> Repair:
+def _clip(report: Report, census: Census, findings: Findings) -> Repair:
     return Repair(
-        name="clip_gradients",
+        name="clip",
         title="clip the gradient norm to 1",
         edit="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # before optimizer.step()",
         size=1,
@@ -473,7 +475,7 @@ def _clip(report: Report, census: Census) -> Repair:
     )
 
 
-def _smooth(report: Report, census: Census) -> Repair:
+def _smooth(report: Report, census: Census, findings: Findings) -> Repair:
     return Repair(
         name="label_smoothing",
         title="label smoothing 0.1",
@@ -488,31 +490,28 @@ def _set(settings: Settings, **changes: Any) -> Settings:
     return replace(settings, **changes)
 
 
-Builder = Callable[[Report, "Census"], "Repair | None"]
+Builder = Callable[[Report, "Census", Findings], "Repair | None"]
 
-BUILDERS: dict[str, Builder] = {
-    "exact_gain": partial(_gain, "exact", "exact gain of each activation at initialisation", "softknee.nn.init"),
-    "he_gain": partial(_gain, "he", "He initialisation", "He et al. 2015, arXiv:1502.01852"),
-    "xavier_gain": partial(_gain, "xavier", "Xavier initialisation", "Glorot & Bengio 2010, AISTATS"),
-    "insert_activation": _insert,
-    "revive_dead_units": _revive,
-    "leaky_relu": partial(_swap, "leaky_relu", "swap to LeakyReLU(0.01)", "Maas et al. 2013"),
-    "gelu": partial(_swap, "gelu", "swap to GELU", "Hendrycks & Gimpel 2016, arXiv:1606.08415"),
-    "lower_learning_rate": partial(_rate, "lower_learning_rate", 0.1),
-    "raise_learning_rate": partial(_rate, "raise_learning_rate", 10.0),
-    "clip_gradients": _clip,
-    "dropout_before_head": _dropout,
-    "label_smoothing": _smooth,
-    "temperature": _temperature,
+BUILDERS: dict[str, tuple[Builder, ...]] = {
+    "exact_gain": (partial(_gain, "exact", "exact gain of each activation at initialisation", "softknee.nn.init"),),
+    "he_gain": (partial(_gain, "he", "He initialisation", "He et al. 2015, arXiv:1502.01852"),),
+    "xavier_gain": (partial(_gain, "xavier", "Xavier initialisation", "Glorot & Bengio 2010, AISTATS"),),
+    "insert_activation": (_insert,),
+    "revive": (_revive,),
+    "swap_activation": (
+        partial(_swap, "leaky_relu", "swap to LeakyReLU(0.01)", "Maas et al. 2013"),
+        partial(_swap, "gelu", "swap to GELU", "Hendrycks & Gimpel 2016, arXiv:1606.08415"),
+    ),
+    "learning_rate": (_rate,),
+    "clip": (_clip,),
+    "dropout": (_dropout,),
+    "label_smoothing": (_smooth,),
+    "temperature": (_temperature,),
 }
-"""Every repair by its name, the word that findings use. A builder returns None where it could change nothing."""
+"""What a finding may ask for, by the name it uses. A builder returns None where it could change nothing."""
 
 
 # --- modules by their path ----------------------------------------------------------------------------------
-
-
-def _head(census: Census) -> str | None:
-    return None if census.head is None else census.head.path
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module:

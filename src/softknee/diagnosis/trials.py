@@ -522,7 +522,7 @@ def _choose(baseline: Arm, control: Arm, arms: Sequence[Arm]) -> tuple[Arm | Non
     others = [arm.name for arm in ties if arm is not best]
     reason = f"{best.name} scores {best.accuracy:.3f} where {start}"
     if others:
-        reason += f"; {', '.join(others)} cannot be told from it, and the smallest edit comes first"
+        reason += f"; {', '.join(others)} cannot be told from it, and ties go to the smallest edit, then to the first"
     return best, tuple(arm.name for arm in ties), reason
 
 

@@ -1,0 +1,50 @@
+# Everything runs in .venv, which the first target that needs it makes. `make demo` and `make test` are all a newcomer needs.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One training thread: the figures do not depend on how many cores the machine has.
+export OMP_NUM_THREADS ?= 1
+
+help:  ## this text
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# torch first and pinned, so that nothing below asks for another build of it; then what building needs; then softknee.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "softknee needs Python 3.10 or newer; try make PYTHON=python3.12 …")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing softknee into $(VENV) (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy setuptools wheel
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## set up .venv
+
+demo: install  ## a network that does not learn: the cause, the repair, the proof (build/demo/report.html)
+	@$(BIN)/softknee demo --output build/demo
+
+test: install  ## the whole suite, at most 10 minutes on 2 cores
+	@$(BIN)/python -m pytest
+
+check: install  ## lint, format, types, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tools/stubs.py --check || (echo "functional.pyi is out of date: run python tools/stubs.py" && exit 1)
+
+format: install  ## mend what lint and format can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/python tools/stubs.py
+
+bench: install  ## import cost, watch's overhead, report size, false alarms; writes benchmarks/results/
+	@$(BIN)/python benchmarks/imports.py
+	@$(BIN)/python benchmarks/watch.py
+	@$(BIN)/python benchmarks/healthy.py
+	@$(BIN)/python benchmarks/report.py
+
+clean:  ## remove .venv, build products and caches
+	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .hypothesis src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help install demo test check format bench clean

@@ -1,0 +1,216 @@
+"""The command line: `softknee list | show | identify | diagnose | compare | demo | env`.
+
+Errors are one line on standard error and exit code 2; a traceback only with --debug. Exit code 1 is a gate's "no".
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import InputError, SoftkneeError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="softknee",
+    help="Activation functions for PyTorch: what they are, which one a model really uses, whether it is healthy, "
+    "what mends it, and whether a change hurt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Also write an HTML page to this file.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", "-i", help="An example input, such as float32[1,3,224,224] or ids=int64[1,16]; repeatable."
+    ),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="TARGET", help="package.module:name or path/to/file.py:name, a model or its builder.")
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs the command and exits with its code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        sys.exit(_main(arguments, debug))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _main(arguments: list[str], debug: bool) -> int:
+    import click
+
+    try:
+        result = app(arguments, prog_name="softknee", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return 0
+        print(f"softknee: {error.format_message()}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except Exception as error:
+        if debug:
+            raise
+        kind = "" if isinstance(error, SoftkneeError) else f"{type(error).__name__}: "
+        line = " ".join(str(error).split()) or "no message"
+        hint = "" if isinstance(error, SoftkneeError) else " (--debug shows where)"
+        print(f"softknee: {kind}{line}{hint}", file=sys.stderr)
+        return 2
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _show(result: Any, as_json: bool, output: Path | None = None) -> None:
+    from .report import dumps, render, write
+
+    if output is not None:
+        write(result, output)
+    if as_json:
+        print(dumps(result))
+    else:
+        render(result, _console())
+        if output is not None:
+            print(f"written to {output}")
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str | None, typer.Option(help="Only this kind: elementwise, gated or normalizer.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only with this tag, such as transformer, gate or cnn.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The activations in the catalog."""
+    from .catalog import activations
+    from .catalog.spec import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"--kind {kind!r} is unknown; it must be one of {', '.join(KINDS)}")
+    tags = sorted({t for a in activations() for t in a.tags})
+    if tag is not None and tag not in tags:
+        raise InputError(f"--tag {tag!r} is unknown; it must be one of {', '.join(tags)}")
+    chosen = [a for a in activations() if kind in (None, a.kind) and (tag is None or tag in a.tags)]
+    _show(chosen, as_json)
+
+
+@app.command()
+def show(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names or aliases, side by side.")],
+    as_json: Json = False,
+) -> None:
+    """Formula, range, largest derivative, dead and saturated regions, gain, source."""
+    from .catalog import get
+
+    _show([get(name) for name in names], as_json)
+
+
+@app.command("identify")
+def identify_command(target: Target, inputs: Inputs = None, as_json: Json = False, output: Output = None) -> None:
+    """Which activations a model really applies, and how that is known."""
+    from .identification import identify
+    from .identification.inputs import parse_inputs
+    from .identification.targets import load
+
+    model = load(target)
+    _show(identify(model, parse_inputs(inputs) if inputs else None), as_json, output)
+
+
+@app.command("diagnose")
+def diagnose_command(
+    target: Target,
+    inputs: Inputs = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="module:name or file.py:name of the data, or of a function that returns them: (x, y), …"),
+    ] = None,
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """Is the model healthy on these data, from what cause is it not, and what may mend it?"""
+    from .diagnosis import diagnose
+    from .identification.inputs import parse_inputs
+    from .identification.targets import load, load_data
+
+    if (data is None) == (not inputs):
+        raise InputError("give either --data, or --input for random numbers of that shape")
+    model = load(target)
+    report = diagnose(model, load_data(data) if data is not None else parse_inputs(inputs or []))
+    _show(report, as_json, output)
+    if not as_json and report.causes:
+        from .report import render
+
+        render(report.plan(), _console())
+
+
+@app.command("compare")
+def compare_command(
+    before: Annotated[Path, typer.Argument(help="A run saved by Run.save: the version to compare with.")],
+    after: Annotated[Path, typer.Argument(help="A run saved by Run.save: the version that may have changed.")],
+    metric: Annotated[str | None, typer.Option(help="Which metric; the first common one unless given.")] = None,
+    fail_on: Annotated[str | None, typer.Option(help="worse: exit with 1 if AFTER is worse.")] = None,
+    margin: Annotated[str, typer.Option(help="What is too little to matter, such as 0.5pp, 1% or 0.005.")] = "0.5pp",
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """Two runs on the same rows, paired row by row: different, equivalent, or how many rows that would need."""
+    from .verification import Run, compare, parse_margin
+
+    if fail_on not in (None, "worse"):
+        raise InputError(f"--fail-on {fail_on!r} is unknown; it must be worse")
+    tolerated = parse_margin(margin)
+    comparison = compare(Run.load(before), Run.load(after), metric=metric, margin=tolerated)
+    _show(comparison, as_json, output)
+    if fail_on == "worse" and comparison.worse_than(tolerated):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for report.html and summary.json.")] = Path(
+        "softknee-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the split, the weights and the batches.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs per arm.")] = 40,
+) -> None:
+    """A classifier that does not learn: the cause, every repair tried, the winner proved, the patch."""
+    from .demo import run
+
+    _, proved = run(output, seed=seed, epochs=epochs, console=_console())
+    if not proved:
+        print("softknee: the repaired model is not significantly better", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Versions, extras and the fast paths that this installation has."""
+    from .environment import environment
+
+    _show(environment(), as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import softknee
 from softknee.diagnosis import Repair, Settings, Trial
 from softknee.diagnosis.trials import CONTROL_SEED, SIGNIFICANCE, try_repairs
 from softknee.errors import InputError
@@ -142,27 +143,34 @@ def test_a_baseline_that_diverges_is_still_the_baseline():
     assert trial.best.name == "clip"
 
 
-def test_a_baseline_or_control_that_raises_leaves_nothing_to_compare_with():
-    def baseline(model: nn.Module, settings: Settings) -> np.ndarray:
-        if model.right == 0.2:
+@pytest.mark.parametrize("fails", [0, CONTROL_SEED])
+def test_where_only_the_baseline_or_the_control_fails_nothing_is_chosen(fails):
+    def train(model: nn.Module, settings: Settings) -> np.ndarray:
+        if model.right == 0.2 and settings.seed == fails:
             raise FloatingPointError("nan")
         return read_off(model, settings)
 
-    trial = run(raising("mend", 0.9), train_fn=baseline)
+    trial = run(raising("mend", 0.9), train_fn=train)
     assert trial.best is None
-    assert trial.reason == "nothing to compare with: the baseline has failed: FloatingPointError: nan"
-    assert trial["mend"].verdict == "not compared: the baseline failed"
+    assert "nothing chosen" in trial.reason
+    assert "failed: FloatingPointError: nan" in trial.reason
     assert trial["mend"].accuracy == 0.9
-    str(trial)
+    json.dumps(trial.to_dict(), allow_nan=False)
+    assert "mend" in str(trial)
 
-    def control(model: nn.Module, settings: Settings) -> np.ndarray:
-        if settings.seed == CONTROL_SEED:
+
+def test_an_arm_that_ends_well_where_baseline_and_control_fail_is_better():
+    def train(model: nn.Module, settings: Settings) -> np.ndarray:
+        if settings.lr_factor == 1.0 and settings.clip_norm is None:
             raise FloatingPointError("nan")
-        return read_off(model, settings)
+        return read_off(Scored(0.8 if settings.clip_norm else 0.3), settings)
 
-    trial = run(raising("mend", 0.9), train_fn=control)
-    assert trial.best is None
-    assert "with another seed" in trial.reason
+    trial = run(setting("rate", lr_factor=0.1), setting("clip", clip_norm=1.0), raising("swap", 0.9), train_fn=train)
+    assert trial["swap"].verdict.startswith("failed")
+    assert (trial["rate"].verdict, trial["rate"].p) == ("better", None)
+    assert trial.best.name == "clip"
+    assert trial.reason == "clip scores 0.800 where the baseline has failed: FloatingPointError: nan"
+    assert "ends well" in str(trial)
 
 
 def test_interrupts_go_through_and_generators_are_put_back():
@@ -270,6 +278,19 @@ def test_scores_may_be_any_floats():
     trial = run(raising("mend", 3.0), train_fn=train)
     assert trial.best.name == "mend"
     assert trial.best.difference == pytest.approx(2.8, abs=1e-6)
+
+
+def test_a_run_is_scores_too():
+    def train(model: nn.Module, settings: Settings) -> object:
+        def answers(inputs: torch.Tensor) -> torch.Tensor:
+            return nn.functional.one_hot((inputs[:, 0] < model.right * ROWS).long(), 2).float()
+
+        return softknee.evaluate(answers, rows, metrics=[metric], version="v")
+
+    x = torch.arange(ROWS).float().unsqueeze(1)
+    rows = softknee.Dataset(x, torch.ones(ROWS, dtype=torch.long))
+    metric = "accuracy"
+    assert run(raising("mend", 0.9), train_fn=train).best.accuracy == 0.9
 
 
 def test_a_setting_that_training_never_reads_was_not_tried():

@@ -26,7 +26,7 @@ from torch import nn
 
 from softknee.diagnosis.repairs import Repair, Settings
 from softknee.errors import InputError
-from softknee.verification import statistics
+from softknee.verification import Run, statistics
 
 TrainFunction = Callable[[nn.Module, Settings], Any]
 """Trains the model in place, obeys the settings, and returns one score per validation row, higher is better."""
@@ -83,6 +83,13 @@ class Arm:
         if self.repair is None:
             return Settings() if settings is None else settings
         return self.repair.settings(settings)
+
+    @property
+    def spread(self) -> str:
+        """The difference with its interval; empty where there is none."""
+        if self.difference is None or self.interval is None:
+            return ""
+        return f"{self.difference:+.3f} [{self.interval[0]:+.3f}, {self.interval[1]:+.3f}]"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -161,15 +168,15 @@ class Trial:
         )
         for arm in sorted(self.arms, key=_by_accuracy):
             mark = "*" if self.best is not None and arm.name == self.best.name else " "
-            if arm.accuracy is None:
-                lines.append(f"{mark} {arm.name:<22} {'-':>8} {'':>47} {arm.seconds:>6.1f}  {arm.verdict}")
-                continue
-            figures = f"{'':>6} {'':>6} {'':>8} {'':>24}"
-            if arm.interval is not None:
-                spread = f"{arm.difference:+.3f} [{arm.interval[0]:+.3f}, {arm.interval[1]:+.3f}]"
-                figures = f"{arm.fixed:>6} {arm.broken:>6} {arm.p:>8.2g} {spread:>24}"
-            verdict = f"{arm.verdict}{' (folk advice)' if arm.folk else ''}{f'; {arm.note}' if arm.note else ''}"
-            lines.append(f"{mark} {arm.name:<22} {arm.accuracy:>8.3f} {figures} {arm.seconds:>6.1f}  {verdict}")
+            accuracy, fixed, broken, p = (
+                "-" if value is None else format(value, form)
+                for value, form in ((arm.accuracy, ".3f"), (arm.fixed, ""), (arm.broken, ""), (arm.p, ".2g"))
+            )
+            note = f"{' (folk advice)' if arm.folk else ''}{f'; {arm.note}' if arm.note else ''}"
+            lines.append(
+                f"{mark} {arm.name:<22} {accuracy:>8} {fixed:>6} {broken:>6} {p:>8} {arm.spread:>24}"
+                f" {arm.seconds:>6.1f}  {arm.verdict}{note}"
+            )
         if self.best is not None:
             lines.append(f"edit: {self.best.edit}")
         return "\n".join(lines)
@@ -187,9 +194,9 @@ def try_repairs(
     """Train `repairs` as arms beside a baseline and a control, and choose.
 
     `train_fn(model, settings)` trains in place and returns one score per row on fixed validation rows, in fixed order:
-    a 1-D tensor, array or sequence (0/1 for right or wrong, or any float where higher is better), or a
-    verification `Run`. It runs once per arm and seed with Python's, NumPy's and torch's generators seeded;
-    they are put back after.
+    a 1-D tensor, array or sequence (0/1 for right or wrong, or any float where higher is better), or a verification
+    `Run` (its first metric). It runs once per arm and seed with Python's, NumPy's and torch's generators seeded; they
+    are put back after.
 
     An arm starts from `build_fn()` under its seed. Without one it starts from a copy of `model` in which
     every module that has `reset_parameters` is reset under that seed, children first; parameters without are
@@ -201,8 +208,8 @@ def try_repairs(
     more than the control gained or lost if that came out different. The winner is the smallest edit among the
     arms that are better and cannot be told from the most accurate one; equal edits go by the order of
     `repairs`, because accuracy among ties is noise. An arm that raises, returns NaN or ends with weights that
-    are not finite has failed, with its reason as its verdict; KeyboardInterrupt goes through. If the baseline
-    itself fails, nothing is chosen.
+    are not finite has failed, with its reason as its verdict; KeyboardInterrupt goes through. Where baseline and
+    control both fail, an arm that does not is better; where one of them does, nothing is chosen.
 
     `progress`: None shows a bar where stdout is a terminal, True and False force it, a function gets each arm
     as it ends (its verdict is not final then). Raises `InputError` for arguments that do not fit.
@@ -411,7 +418,10 @@ def _changed(settings: Settings) -> list[str]:
 
 
 def _row_scores(result: Any) -> np.ndarray:
-    values = getattr(result, "scores", result)
+    values = result
+    if isinstance(result, Run):
+        metric = result.metric()
+        values = result.scores[metric] if result.higher_is_better[metric] else -result.scores[metric]
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     try:
@@ -483,6 +493,8 @@ def _judged(control: Arm, arms: Sequence[Arm]) -> list[Arm]:
     for arm in arms:
         if arm.p is not None:
             arm = replace(arm, verdict=_verdict(arm, adjusted[arm.name], noise))
+        elif arm.scores is not None and control.scores is None:
+            arm = replace(arm, verdict="better", note="ends well where the baseline failed, twice")
         elif arm.scores is not None:
             arm = replace(arm, verdict="not compared: the baseline failed")
         judged.append(arm)
@@ -497,32 +509,22 @@ def _noise(control: Arm) -> float:
 
 def _choose(baseline: Arm, control: Arm, arms: Sequence[Arm]) -> tuple[Arm | None, tuple[str, ...], str]:
     """The winner, the names of all that tie with the most accurate arm, and why."""
-    if baseline.scores is None:
-        return None, (), f"nothing to compare with: the baseline has {baseline.verdict}"
-    if control.scores is None:
-        return None, (), f"nothing chosen: with another seed the baseline has {control.verdict}"
-    better = [arm for arm in arms if arm.verdict == "better"]
-    start = f"the baseline scores {baseline.accuracy:.3f}"
+    was = "has " + baseline.verdict if baseline.accuracy is None else f"scores {baseline.accuracy:.3f}"
+    if (baseline.scores is None) != (control.scores is None):
+        then = "ends well" if control.scores is not None else "has " + control.verdict
+        return None, (), f"nothing chosen: the baseline {was}; with another seed it {then}"
+    better = sorted((arm for arm in arms if arm.verdict == "better"), key=_by_accuracy)
     if not better:
-        noise = _noise(control)
-        if noise and any(arm.difference is not None and arm.difference > 0 for arm in arms):
-            low, high = control.interval or (0.0, 0.0)
-            return (
-                None,
-                (),
-                (
-                    f"nothing chosen: {start}, and another seed alone changes that by {control.difference:+.3f} "
-                    f"[{low:+.3f}, {high:+.3f}], more than any repair can be told from; give more seeds or train longer"
-                ),
-            )
-        return None, (), f"nothing helped: {start}, and no arm is better"
-    top = max(better, key=lambda arm: arm.accuracy or 0.0)
-    ties = [arm for arm in better if arm is top or not _apart(top, arm)]
-    best = min(ties, key=lambda arm: arm.size)  # of equal edits the first, as the plan orders them
-    others = [arm.name for arm in ties if arm is not best]
-    reason = f"{best.name} scores {best.accuracy:.3f} where {start}"
+        if _noise(control) and any(arm.difference is not None and arm.difference > 0 for arm in arms):
+            noise = f"another seed alone changes that by {control.spread}, more than any repair can be told from"
+            return None, (), f"nothing chosen: the baseline {was}, and {noise}; give more seeds or train longer"
+        return None, (), f"nothing helped: the baseline {was}, and no arm is better"
+    ties = [arm for arm in better if arm is better[0] or not _apart(better[0], arm)]
+    best = min((arm for arm in arms if arm in ties), key=lambda arm: arm.size)  # of equal edits the plan's first
+    others = ", ".join(arm.name for arm in ties if arm is not best)
+    reason = f"{best.name} scores {best.accuracy:.3f} where the baseline {was}"
     if others:
-        reason += f"; {', '.join(others)} cannot be told from it, and ties go to the smallest edit, then to the first"
+        reason += f"; {others} cannot be told from it, and ties go to the smallest edit, then to the first"
     return best, tuple(arm.name for arm in ties), reason
 
 

@@ -1,0 +1,105 @@
+"""One page for one result: a single HTML file that needs no network, no script and no other file.
+
+The page is safe to open whatever the model or the dataset is called: the template escapes every value, charts escape
+their own text, and a content security policy forbids scripts and every address but inline pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from softknee import __version__
+from softknee.errors import InputError
+
+from . import sections
+from .story import Story
+
+LARGEST = 3_000_000
+"""Bytes a page may have; fewer changed rows and sites are listed until it fits."""
+
+LIMITS = ((48, 400), (24, 100), (8, 25), (0, 10))
+"""Changed rows of each kind, and sites in the census: first what is wanted, then what is bearable."""
+
+
+def write(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write the page of a Story, or of any one result that has a page; returns the path.
+
+    The file appears whole or not at all, its folder is made. Raises InputError for a result that has no page, for a
+    path that cannot be written, and where Jinja2 is missing.
+    """
+    story = Story.of(result)
+    content = page(story).encode("utf-8")
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)  # mkstemp's 0600 would keep a web server from reading it
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    return target
+
+
+def page(story: Story) -> str:
+    """The page as a string, at most LARGEST bytes long."""
+    template = _template()
+    for rows, sites in LIMITS:
+        text = template.render(view(story, rows, sites))
+        if len(text.encode("utf-8")) <= LARGEST:
+            break
+    return text
+
+
+def view(story: Story, rows: int, sites: int) -> dict[str, Any]:
+    """What the template shows: each section's data, None for those that are missing."""
+    census = story.census
+    if census is None and story.before is not None:
+        census = story.before.census
+    reports = [report for report in (story.before, story.after) if report is not None]
+    parts = {
+        "causes": sections.causes(story.before),
+        "layers": sections.layers(story.before, story.after, sites),
+        "distributions": sections.distributions(story.before, story.after, census),
+        "arms": sections.arms(story.trial),
+        "comparison": sections.comparison(story.comparison),
+        "changed": sections.changed(story.comparison, story.images, rows),
+        "calibration": sections.calibration(story.calibration),
+        "census": sections.census(census, sites),
+    }
+    return {
+        **parts,
+        "title": story.title,
+        "verdict": story.verdict,
+        "patch": story.patch,
+        "remaining": sections.causes(story.after),
+        "thresholds": sections.thresholds(*reports),
+        "provenance": sections.provenance({"softknee": __version__, **story.provenance}),
+        "style": files(__package__).joinpath("templates/page.css").read_text(encoding="utf-8"),
+    }
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise InputError("an HTML report needs Jinja2: pip install 'softknee[report]'") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath("templates", name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")

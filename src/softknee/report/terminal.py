@@ -1,0 +1,331 @@
+"""Any result in a terminal: short, aligned, readable at 80 columns, without colour where there is none to show.
+
+`render(result)` prints on standard output. A pipe gets plain text. Text that comes from a model or a dataset is never
+read as Rich markup, and control characters in it are not sent to the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from softknee.catalog import Activation
+from softknee.errors import InputError, SoftkneeError
+
+from .figures import clip, interval, known, number, p_value, percent, plural, score, shape, signed
+from .story import kind_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim", "better": "green", "worse": "red"}
+
+
+def render(result: Any, console: Console | None = None) -> None:
+    """Print `result`: a Census, Report, Plan, Trial, Comparison, Calibration, Story, Finding or Activation, several of
+    one kind in a list (activations stand side by side), or anything else that `str` describes.
+
+    console: Rich's; by default one for standard output, 80 columns wide where that is no terminal.
+    """
+    console = _console() if console is None else console
+    several = result if isinstance(result, (list, tuple)) else [result]
+    if several and all(isinstance(one, Activation) for one in several):
+        _activations(several, console)
+        return
+    for one in several:
+        if isinstance(one, (list, tuple)):
+            render(one, console)
+        else:
+            _RENDERERS.get(kind_of(one), _anything)(one, console)
+
+
+def _console() -> Console:
+    try:
+        from rich.console import Console
+    except ImportError as error:
+        raise InputError("printing needs Rich: pip install 'softknee[report]'") from error
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=80)
+
+
+# --- pieces --------------------------------------------------------------------------------------------------------
+
+
+def _text(content: Any, style: str = "") -> Text:
+    """Literal text: no markup, no control characters."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in str(content)), style)
+
+
+def _line(console: Console, *pieces: Any, indent: int = 0) -> None:
+    """Pieces (strings, or (string, style)) as one line, wrapped with a hanging indent."""
+    from rich.padding import Padding
+
+    text = _text("")
+    for piece in pieces:
+        content, style = piece if isinstance(piece, tuple) else (piece, "")
+        text.append_text(_text(content, style))
+    console.print(Padding(text, (0, 0, 0, indent)))
+
+
+def _heading(console: Console, title: Any, verdict: Any = "") -> None:
+    _line(console, (title, "bold"))
+    if verdict:
+        _line(console, verdict, indent=2)
+
+
+def _table(
+    console: Console, head: Sequence[str], rows: Iterable[Sequence[Any]], *, left: Sequence[str] = (), drop: Sequence[str] = ()
+) -> None:
+    """A table without rules. Columns in `left` hold words, others figures; columns in `drop` are left out, the first
+    first, until the rest fits; then words are cut."""
+    from rich.table import Table
+
+    lines = [[cell if hasattr(cell, "cell_len") else _text(cell) for cell in row] for row in rows]
+    kept = [i for i, _ in enumerate(head) if any(line[i].plain.strip(" –") for line in lines) or i == 0]
+    width = {i: max([len(head[i]), *(line[i].cell_len for line in lines)]) for i in kept}
+    for name in drop:
+        if sum(width[i] + 2 for i in kept) <= console.width:
+            break
+        kept = [i for i in kept if head[i] != name]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True)
+    table.add_column("", width=1)
+    for i in kept:
+        words = head[i] in left
+        # figures are never cut: the room is taken from the words
+        table.add_column(
+            _text(head[i]), justify="left" if words else "right", no_wrap=True, overflow="ellipsis",
+            min_width=min(width[i], 9) if words else width[i],
+        )  # fmt: skip
+    for line in lines:
+        table.add_row("", *(line[i] for i in kept))
+    console.print(table)
+
+
+# --- results -------------------------------------------------------------------------------------------------------
+
+
+def _census(result: Any, console: Console) -> None:
+    counted = ", ".join(f"{n} × {name}" for name, n in result.counts().items()) or "no activation"
+    _heading(console, result.model, counted)
+    if result.sites:
+        _table(
+            console,
+            ("site", "activation", "role", "found as", "shape", "where"),
+            [
+                (clip(s.key, 40), (clip(s.name, 40)), s.role, f"{s.form}, {s.evidence}", shape(s.shape),
+                 clip(s.source or s.implementation, 60) if s.form != "module" else "")
+                for s in result.sites
+            ],
+            left=("site", "activation", "role", "found as", "where"),
+            drop=("role", "where", "shape"),
+        )  # fmt: skip
+    for site in result.sites:
+        if site.note:
+            _line(console, (f"{clip(site.key, 40)}: {site.note}", "dim"), indent=2)
+    if result.head is not None:
+        features = "" if result.head.features is None else f", {plural(result.head.features, 'output')}"
+        _line(console, ("head  ", "dim"), f"{result.head.kind} from {result.head.path or 'the model'}{features}", indent=2)
+    for collapse in result.collapses:
+        _line(console, ("collapse  ", "yellow"), collapse, indent=2)
+    for note in result.notes:
+        _line(console, (note, "dim"), indent=2)
+
+
+def _report(result: Any, console: Console) -> None:
+    _heading(console, result.model, (result.verdict, "green" if result.healthy else "bold"))
+    shown: set[str] = set()
+
+    def show(finding: Any, depth: int) -> None:
+        if finding.id not in shown:
+            shown.add(finding.id)
+            _finding(finding, console, depth)
+            for consequence in result.consequences(finding):
+                show(consequence, depth + 1)
+
+    for finding in result.findings:
+        if finding.caused_by is None or finding.caused_by not in {f.id for f in result.findings}:
+            show(finding, 0)
+    if result.statistics:
+        console.print()
+        _table(
+            console,
+            ("site", "activation", "mean", "std", "across rows", "zeros", "saturated", "dead", "gradient"),
+            [
+                (clip(s.key, 32), s.activation or "unknown", number(s.mean, 2), number(s.std, 2), number(s.across_row_std, 2),
+                 percent(s.zeros, 0), percent(s.saturated, 0), _dead(s), number(s.gradient_norm, 2))
+                for s in result.statistics
+            ],
+            left=("site", "activation"),
+            drop=("mean", "std", "gradient", "saturated"),
+        )  # fmt: skip
+    if result.healthy and result.checked:
+        _line(console, ("checked: " + ", ".join(result.checked), "dim"), indent=2)
+    if result.unchecked:
+        _line(console, ("not checked: " + "; ".join(result.unchecked), "dim"), indent=2)
+
+
+def _dead(entry: Any) -> Text:
+    return _text("–") if entry.dead is None else _text(f"{entry.dead}/{entry.units}", "yellow" if entry.dead else "")
+
+
+def _finding(finding: Any, console: Console, depth: int = 0) -> None:
+    mark = "" if depth == 0 else "↳ "
+    _line(
+        console, mark, (finding.title, STYLES.get(finding.severity, "")), (f"  {clip(finding.site, 40)}", "dim"),
+        f"  {finding.message}", indent=2 + 2 * depth,
+    )  # fmt: skip
+    if depth == 0:
+        _line(console, (f"threshold: {finding.threshold} ({finding.source})", "dim"), indent=4)
+
+
+def _plan(result: Any, console: Console) -> None:
+    _heading(console, "Repairs", result.report.verdict)
+    if not len(result):
+        _line(console, "none to propose", indent=2)
+    for repair in result.repairs:
+        kind = "  common advice" if repair.folk else "  by hand" if repair.by_hand else ""
+        _line(console, repair.title, (kind, "dim"), indent=2)
+        _line(console, (repair.by_hand or repair.edit, "cyan"), indent=4)
+
+
+def _trial(result: Any, console: Console) -> None:
+    seeds = "seed " + ", ".join(map(str, result.seeds))
+    _heading(console, f"{len(result)} arms, {plural(result.rows, 'validation row')}, {seeds}", result.reason)
+    best = None if result.best is None else result.best.name
+    arms = sorted(result.arms, key=lambda arm: -arm.accuracy if known(arm.accuracy) else 2.0)
+    rows = []
+    for arm in arms:
+        style = "bold green" if arm.name == best else STYLES.get(arm.verdict, "dim" if arm.name in ("baseline", "control") else "")
+        gap = "" if arm.difference is None else f"{signed(arm.difference)} {interval(arm.interval)}"
+        changed = "" if arm.fixed is None else f"+{arm.fixed} −{arm.broken}"
+        note = f" ({arm.note})" if arm.note else ""
+        rows.append(
+            (_text(arm.name, style), score(arm.accuracy), changed, "" if arm.p is None else p_value(arm.p), gap,
+             _text(("winner" if arm.name == best else arm.verdict) + note, style))
+        )  # fmt: skip
+    _table(console, ("arm", "score", "rows", "p", "difference, 95 %", "verdict"), rows, left=("arm", "verdict"), drop=("p", "rows"))
+    if result.best is not None:
+        _line(console, ("edit  ", "dim"), (result.best.edit, "cyan"), indent=2)
+
+
+def _comparison(result: Any, console: Console) -> None:
+    judged = result.result
+    _heading(
+        console, f"{result.before.version} → {result.after.version} on {plural(judged.rows, 'row')} of {result.before.dataset}",
+        (result.conclusion, STYLES.get(result.direction, "") if result.verdict == "different" else "bold"),
+    )  # fmt: skip
+    _table(
+        console,
+        ("", result.metric, "difference, " + percent(judged.confidence, 0), "fixed", "broken", "p"),
+        [("", f"{score(judged.before)} → {score(judged.after)}", f"{signed(judged.difference)} {interval(judged.interval)}",
+          number(judged.fixed), number(judged.broken), p_value(judged.p))],
+        left=("", result.metric),
+    )  # fmt: skip
+    worst = result.worst_cohort
+    if worst is not None and worst.result is not None:
+        _line(
+            console, ("worst cohort  ", "dim"),
+            f"{clip(worst.name, 40)}: {score(worst.result.before)} → {score(worst.result.after)} on {plural(worst.rows, 'row')}"
+            f" ({worst.verdict})", indent=2,
+        )  # fmt: skip
+    _line(
+        console, ("latency  ", "dim"),
+        f"{number(1e6 * result.latency.before)} → {number(1e6 * result.latency.after)} µs per row", indent=2,
+    )  # fmt: skip
+    if result.cost is not None:
+        _line(console, ("cost  ", "dim"), f"{number(result.cost.before)} → {number(result.cost.after)} per row", indent=2)
+    for note in result.notes:
+        _line(console, ("note  ", "dim"), note, indent=2)
+
+
+def _calibration(result: Any, console: Console) -> None:
+    _heading(console, "Calibration", result.verdict)
+    rows = plural(result.validation_rows, "validation row")
+    _line(console, ("temperature  ", "dim"), f"{number(result.temperature)}, from {rows}; judged on {number(result.rows)} others", indent=2)
+    _table(
+        console,
+        ("", "raw", "scaled", f"difference, {percent(result.confidence, 0)}"),
+        [
+            ("NLL", number(result.nll_raw), number(result.nll_scaled),
+             f"{number(result.nll_scaled - result.nll_raw)} {interval(result.interval, number)}"),
+            ("ECE", number(result.ece_raw), number(result.ece_scaled),
+             f"{number(result.ece_scaled - result.ece_raw)} {interval(result.ece_interval, number)}"),
+        ],
+        left=("",),
+    )  # fmt: skip
+
+
+def _story(result: Any, console: Console) -> None:
+    _heading(console, result.title, result.verdict)
+    for part in (result.census, result.before, result.trial, result.comparison, result.calibration):
+        if part is not None:
+            console.print()
+            render(part, console)
+    if result.patch:
+        console.print()
+        _line(console, ("the edit  ", "bold"), (result.patch, "cyan"))
+
+
+# --- activations ---------------------------------------------------------------------------------------------------
+
+
+def _activations(several: Sequence[Activation], console: Console) -> None:
+    """One activation with its facts, or several side by side."""
+    if len(several) == 1:
+        _heading(console, several[0].name, several[0].summary)
+        if several[0].aliases:
+            _line(console, ("also called  ", "dim"), ", ".join(several[0].aliases), indent=2)
+        if several[0].source:
+            _line(console, ("source  ", "dim"), several[0].source, indent=2)
+    rows = []
+    for name, read in FACTS.items():
+        values = [_fact(read, one) for one in several]
+        if any(value != "–" for value in values):
+            rows.append((_text(name, "dim"), *values))
+    _table(console, ("", *(one.name for one in several)), rows, left=("", *(one.name for one in several)))
+
+
+def _fact(read: Callable[[Activation], str], activation: Activation) -> str:
+    try:
+        return read(activation)
+    except SoftkneeError:  # a normalizer is no function of one number
+        return "–"
+
+
+def _intervals(found: Iterable[Any]) -> str:
+    return ", ".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
+
+
+FACTS: dict[str, Callable[[Activation], str]] = {
+    "kind": lambda a: a.kind,
+    "parameters": lambda a: ", ".join(f"{p.name}={p.default:g}{' (learned)' if p.learnable else ''}" for p in a.parameters.values()) or "–",
+    "range": lambda a: _intervals([a.facts.range]),
+    "minimum": lambda a: "none" if (low := a.facts.minimum) is None else f"{number(low.value)} at {number(low.x)}",
+    "largest |f′|": lambda a: f"{number(a.facts.largest_derivative.value)} at {number(a.facts.largest_derivative.x)}",
+    "kinks": lambda a: ", ".join(map(number, a.facts.breakpoints)) or "none",
+    "dead where": lambda a: _intervals(a.facts.dead),
+    "saturated where": lambda a: _intervals(a.facts.saturated()),
+    "gain": lambda a: number(a.facts.gain, 4),
+    "backward gain": lambda a: number(a.facts.backward_gain, 4),
+    "mean, z ~ N(0, 1)": lambda a: number(a.facts.mean),
+    "in torch": lambda a: f"torch.nn.functional.{a.torch}" if a.torch else "–",
+}  # fmt: skip
+
+
+def _anything(result: Any, console: Console) -> None:
+    _line(console, result)
+
+
+_RENDERERS: dict[str, Callable[[Any, Console], None]] = {
+    "Calibration": _calibration,
+    "Census": _census,
+    "Comparison": _comparison,
+    "Finding": _finding,
+    "Plan": _plan,
+    "Report": _report,
+    "Story": _story,
+    "Trial": _trial,
+}

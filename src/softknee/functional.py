@@ -169,5 +169,3 @@ def stub() -> str:
 
 for _activation in activations():
     globals()[_activation.name] = function(_activation)
-    if _activation.kind != "normalizer":
-        _activation.composite.flat  # noqa: B018  # built now, since Dynamo cannot build it while it traces

@@ -74,6 +74,27 @@ def test_compile(activation):
         torch.testing.assert_close(b, a)
 
 
+def test_compile_without_gradients(activation):
+    torch._dynamo.reset()
+    function = run(activation)
+    x = inputs(activation, 4, 5, grad=False)
+    torch.testing.assert_close(torch.compile(function, fullgraph=True, backend="aot_eager")(*x), function(*x))
+
+
+def test_compile_of_ones_own():
+    """An activation that was never called before is compiled all the same."""
+
+    @softknee.elementwise
+    def own(x, ops, *, a=1.5):
+        """x·tanh(a·x)."""
+        return x * ops.tanh(a * x)
+
+    torch._dynamo.reset()
+    x = torch.randn(5, requires_grad=True)
+    y = torch.compile(own, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], own.slope(x))
+
+
 def test_export(activation):
     class Model(torch.nn.Module):
         def forward(self, *x):

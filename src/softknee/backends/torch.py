@@ -101,12 +101,10 @@ class Composite:
         self._flat: type[torch.autograd.Function] | None = None
 
     def __call__(self, *arguments: Tensor | float) -> Tensor:
-        tensors = [a for a in arguments if isinstance(a, Tensor)]
-        if torch.is_grad_enabled() and any(a.requires_grad for a in tensors):
-            if torch.compiler.is_compiling():
-                return self.flat.apply(*arguments)
-            return self._function.apply(*arguments)
-        if _transformed():
+        wanted = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
+        if torch.compiler.is_compiling():
+            return self.flat.apply(*arguments) if wanted else self.evaluate(*arguments)
+        if wanted or _transformed():
             return self._function.apply(*arguments)
         return self.evaluate(*arguments)
 

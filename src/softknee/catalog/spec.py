@@ -262,7 +262,9 @@ def _define(
     object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
     object.__setattr__(activation, "__name__", name)
     if kind != "normalizer":
-        activation.expression  # noqa: B018  # a definition that cannot be traced is refused where it stands
+        # Here, so that a definition that cannot be traced is refused where it stands, and because Dynamo could not
+        # build it later, in the middle of a trace. 0.3 ms each.
+        activation.composite.flat  # noqa: B018
     return activation
 
 

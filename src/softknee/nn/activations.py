@@ -60,8 +60,6 @@ class Activation(nn.Module):
         for name in self.learned:
             value = torch.as_tensor(resolved[name], dtype=dtype or torch.get_default_dtype(), device=device)
             self.register_parameter(name, nn.Parameter(value.detach().expand(channels).clone()))
-        if self.activation.kind != "normalizer":
-            self.activation.composite.flat  # noqa: B018  # built now, since Dynamo cannot build it while it traces
 
     def forward(self, *inputs: Tensor) -> Tensor:
         act = self.activation

@@ -306,8 +306,8 @@ def _run(start: _Start, train_fn: TrainFunction, seeds: Sequence[int], arm: Arm)
             try:
                 if repair is not None and repair.by_hand:
                     raise _NotTried(repair.by_hand)
+                # as a person would: torch.manual_seed(seed); model = build(); model = repair.apply(model)
                 model, note = start(repair)
-                reseed()
                 if repair is not None:
                     model = repair.apply(model, inplace=True)
                 reseed()

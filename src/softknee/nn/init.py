@@ -175,13 +175,12 @@ def _feeding(census: Census) -> dict[str, str | None]:
     previous = None
     site: str | None = None
     for affine in census.affines:
-        partner = (
+        if (
             previous is not None
-            and site is not None
-            and census[site].role == "gate"
+            and previous.followed_by is not None
+            and census[previous.followed_by].role == "gate"
             and (affine.fan_in, affine.fan_out) == (previous.fan_in, previous.fan_out)
-        )
-        if partner and previous is not None:
+        ):
             feeding.setdefault(affine.path, feeding.get(previous.path))
         else:
             feeding.setdefault(affine.path, site)

@@ -1,8 +1,8 @@
 """Calibration: does a model's confidence match how often it is right, and does one temperature mend it?
 
 The temperature is fitted on validation rows (Guo et al. 2017, arXiv:1706.04599) and judged on rows it has not seen, by
-the negative log-likelihood with a paired bootstrap interval. The calibration error is shown beside it, not judged by: it
-is biased upwards in few rows, and more so under resampling.
+the negative log-likelihood row by row. The calibration error stands beside it with its interval, but nothing is judged
+by it: it is biased upwards in few rows, and more so under resampling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from softknee.errors import InputError
 from softknee.verification.plain import plain
-from softknee.verification.statistics import Interval, mean_interval, paired_bootstrap, required_rows_for_mean
+from softknee.verification.statistics import Interval, paired
 
 BINS = 15  # Guo et al. 2017
 LOWEST, HIGHEST = 1e-2, 1e2  # temperatures outside are not a fit but a runaway: rows that are all right, or pure noise
@@ -50,6 +50,7 @@ class Calibration:
     ece_raw: float
     ece_scaled: float
     interval: Interval  # of nll_scaled − nll_raw, paired bootstrap
+    p: float  # of the same, by sign flips
     ece_raw_interval: Interval
     ece_scaled_interval: Interval
     ece_interval: Interval  # of ece_scaled − ece_raw, paired bootstrap
@@ -57,7 +58,7 @@ class Calibration:
     margin: float
     validation_rows: int
     rows: int
-    rows_needed: int | None
+    rows_needed: int | None  # more than there are; None: settled, or it cannot be told
     verdict: str
     reliability_raw: tuple[ReliabilityBin, ...]
     reliability_scaled: tuple[ReliabilityBin, ...]
@@ -72,7 +73,7 @@ class Calibration:
 
     def __str__(self) -> str:
         return (
-            f"{self.verdict} (T = {self.temperature:.3f} from {self.validation_rows:,} validation rows, judged on {self.rows:,})\n"
+            f"{self.verdict} (T = {self.temperature:.3f} from {self.validation_rows:,} rows, judged on {self.rows:,})\n"
             f"  NLL {self.nll_raw:.4f} → {self.nll_scaled:.4f}, difference "
             f"{self.confidence:.0%} interval {self.interval.low:+.4f} to {self.interval.high:+.4f}\n"
             f"  ECE {self.ece_raw:.4f} → {self.ece_scaled:.4f}, difference "
@@ -157,8 +158,8 @@ def calibrate(
     that does not matter. Verdicts:
 
     - "already calibrated: not applied": two one-sided tests place the change of NLL within ±margin;
-    - "calibrated by temperature T": otherwise, the change is below 0 with its whole interval;
-    - "not applied: temperature T is worse on the untouched rows": the reverse, as when the two sets are not alike;
+    - "calibrated by temperature T": otherwise, the NLL fell significantly (sign flips);
+    - "not applied: temperature T is worse on the untouched rows": it rose, as when the two sets are not alike;
     - "needs n more rows": otherwise; n rows more would settle it at 90 % power if what was seen stayed.
     """
     valid, valid_labels = _checked("validation_logits", validation_logits, validation_targets)
@@ -170,19 +171,18 @@ def calibrate(
     temperature = fit_temperature(valid, valid_labels)
     logs = _log_probabilities(test, 1.0), _log_probabilities(test, temperature)
     raw, scaled = (-np.take_along_axis(side, labels[:, None], 1)[:, 0] for side in logs)
-    interval = paired_bootstrap(raw, scaled, confidence=confidence, resamples=resamples, seed=seed)
-    change = scaled - raw
-    narrow = mean_interval(change, confidence=2 * confidence - 1)
-    needed = None
-    if len(change) > 1 and narrow.inside(margin):
+    judged = paired(
+        raw, scaled, margin=margin, confidence=confidence, higher_is_better=False, resamples=resamples, seed=seed
+    )
+    needed = None if judged.rows_needed is None else judged.rows_needed - judged.rows
+    if judged.verdict == "equivalent":
         verdict = "already calibrated: not applied"
-    elif len(change) > 1 and interval.high < 0:
-        verdict = f"calibrated by temperature {temperature:.3g}"
-    elif len(change) > 1 and interval.low > 0:
-        verdict = f"not applied: temperature {temperature:.3g} is worse on the untouched rows"
-    else:
-        needed = _more(change, margin, confidence)
+    elif judged.verdict == "underpowered":
         verdict = "needs more rows" if needed is None else f"needs {needed:,} more rows"
+    elif judged.direction == "better":
+        verdict = f"calibrated by temperature {temperature:.3g}"
+    else:
+        verdict = f"not applied: temperature {temperature:.3g} is worse on the untouched rows"
     both = np.exp(logs[0]), np.exp(logs[1])
     drawn = [_ece_resampled(side, labels, bins, resamples, seed) for side in both]
     ends = [(1 - confidence) / 2, (1 + confidence) / 2]
@@ -190,11 +190,12 @@ def calibrate(
     return Calibration(
         temperature=temperature,
         at_bound=temperature in (LOWEST, HIGHEST),
-        nll_raw=float(raw.mean()),
-        nll_scaled=float(scaled.mean()),
+        nll_raw=judged.before,
+        nll_scaled=judged.after,
         ece_raw=ece(both[0], labels, bins),
         ece_scaled=ece(both[1], labels, bins),
-        interval=interval,
+        interval=judged.interval,
+        p=judged.p,
         ece_raw_interval=spans[0],
         ece_scaled_interval=spans[1],
         ece_interval=spans[2],
@@ -207,18 +208,6 @@ def calibrate(
         reliability_raw=reliability(both[0], labels, bins, confidence=confidence),
         reliability_scaled=reliability(both[1], labels, bins, confidence=confidence),
     )
-
-
-def _more(change: Floats, margin: float, confidence: float) -> int | None:
-    if len(change) < 2:
-        return None
-    deviation, mean = float(change.std(ddof=1)), float(change.mean())
-    ways = [
-        required_rows_for_mean(deviation, mean, confidence=confidence),
-        required_rows_for_mean(deviation, mean, margin=margin, confidence=confidence),
-    ]
-    known = [way for way in ways if way is not None]
-    return max(min(known) - len(change), 1) if known else None
 
 
 def _ece_resampled(probable: Floats, labels: NDArray[np.int64], bins: int, resamples: int, seed: int) -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 
 from softknee.errors import InputError
 from softknee.verification.plain import plain
-from softknee.verification.runs import Run
+from softknee.verification.runs import Run, shown
 from softknee.verification.statistics import Interval, Paired, holm, paired
 
 # What may explain a difference although nobody meant to change it. Weights, model and census are what is compared.
@@ -218,8 +218,6 @@ class Comparison:
             **self.result.to_dict(),
             "before_version": self.before.version,
             "after_version": self.after.version,
-            "before_mean": plain(self.result.before),
-            "after_mean": plain(self.result.after),
             "dataset": self.before.dataset,
             "metric": self.metric,
             "conclusion": self.conclusion,
@@ -239,9 +237,10 @@ class Comparison:
     def __str__(self) -> str:
         result = self.result
         lines = [
-            f"{self.before.version} → {self.after.version} on {result.rows:,} rows of {self.before.dataset}: {self.conclusion}",
+            f"{self.before.version} → {self.after.version} on {result.rows:,} rows of {self.before.dataset}: "
+            f"{self.conclusion}",
             f"  {self.metric}: {result.before:.4f} → {result.after:.4f}, difference {result.difference:+.4f} "
-            f"({result.confidence:.0%} interval {result.interval.low:+.4f} to {result.interval.high:+.4f}, paired bootstrap)",
+            f"(paired bootstrap, {result.confidence:.0%}: {result.interval.low:+.4f} to {result.interval.high:+.4f})",
             f"  {result.fixed:,} rows fixed, {result.broken:,} broken, {result.test} p = {result.p:.2g}; "
             f"{int(self._kinds['changed'].sum()):,} changed in all",
         ]
@@ -249,11 +248,12 @@ class Comparison:
         if worst is not None and worst.result is not None:
             adjusted = "" if worst.p_adjusted is None else f", Holm-adjusted p = {worst.p_adjusted:.2g}"
             lines.append(
-                f"  worst of {len(self.cohorts)} cohorts: {worst.name} {worst.result.before:.4f} → {worst.result.after:.4f} "
-                f"on {worst.result.rows:,} rows{adjusted}"
+                f"  worst of {len(self.cohorts)} cohorts: {worst.name} {worst.result.before:.4f} → "
+                f"{worst.result.after:.4f} on {worst.result.rows:,} rows{adjusted}"
             )
         lines.append(
-            f"  latency: {self.latency.before * 1e6:,.1f} → {self.latency.after * 1e6:,.1f} µs per row (× {self.latency.ratio:.2f})"
+            f"  latency: {self.latency.before * 1e6:,.1f} → {self.latency.after * 1e6:,.1f} µs per row "
+            f"(× {self.latency.ratio:.2f})"
         )
         if self.cost is not None:
             lines.append(f"  cost: {self.cost.before:.4g} → {self.cost.after:.4g} per row (× {self.cost.ratio:.2f})")
@@ -372,6 +372,8 @@ def _orphans(names: Sequence[str]) -> str:
 
 
 def _identical(a: Run, b: Run, order: Sequence[int]) -> bool:
+    if a is b:
+        return True
     same = all(
         a.provenance.get(key) is not None and a.provenance.get(key) == b.provenance.get(key)
         for key in ("weights", "outputs")
@@ -383,8 +385,9 @@ def _judged(cohort: CohortComparison, p: float, confidence: float) -> CohortComp
     if cohort.result is None:
         return cohort
     # what was "different" alone may not be among many; it is then too little evidence
-    verdict = "underpowered" if cohort.verdict == "different" and p >= 1 - confidence else cohort.verdict
-    return replace(cohort, p_adjusted=p, verdict=verdict)
+    if cohort.verdict == "different" and p >= 1 - confidence:
+        cohort = replace(cohort, verdict="underpowered", result=replace(cohort.result, verdict="underpowered"))
+    return replace(cohort, p_adjusted=p)
 
 
 def _missing(result: Paired) -> list[str]:
@@ -420,4 +423,4 @@ def _differences(
 
 
 def _told(value: Any) -> str:
-    return "not recorded" if value is None else str(value)
+    return "not recorded" if value is None else shown(value)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softknee.errors import InputError
-from softknee.verification.plain import plain
 
 Column = Tensor | list[Any]  # one entry per row: a tensor's first dimension, or plain Python values
 Columns = Column | tuple[Column, ...] | dict[str, Column]
@@ -36,7 +35,8 @@ class Dataset:
     `targets`: a tensor, array or list with one entry per row, or None.
     `cohorts`: one label per row; or a dict from a cohort's name to a boolean mask over the rows; or a dict from an
     attribute's name to one label per row (cohorts `name=label`). Cohorts may overlap.
-    `clusters`: one name per row; rows of one name are not independent (a patient, a document) and are resampled together.
+    `clusters`: one name per row; rows of one name (a patient, a document) are not independent, so they are resampled
+    together.
 
     Raises InputError when the columns disagree about the number of rows, or hold what has no bytes to hash.
     """
@@ -112,10 +112,14 @@ class Dataset:
 
 
 def as_dataset(source: Any, name: str = "dataset") -> Dataset:
-    """`source` as a Dataset: one already, a tensor or array (inputs alone), an `(inputs, targets)` pair, or a torch
-    Dataset of such pairs."""
+    """`source` as a Dataset: one already, a tensor or array (inputs alone), an `(inputs, targets)` pair of them, or a
+    torch Dataset of such pairs."""
     if isinstance(source, Dataset):
         return source
+    if isinstance(source, torch.utils.data.DataLoader):
+        raise InputError(
+            "a DataLoader has no fixed rows; give its dataset (`loader.dataset`) or the tensors themselves"
+        )
     if (
         isinstance(source, (tuple, list))
         and len(source) == 2
@@ -197,10 +201,10 @@ def overlap(train: Any, test: Any) -> Overlap:
     InputError where no row could ever match, because the inputs differ in dtype or shape.
     """
     left, right = as_dataset(train, "train"), as_dataset(test, "test")
-    kinds = [_kinds(side) for side in (left, right)]
+    kinds = _kinds(left), _kinds(right)
     if len(left) and len(right) and kinds[0] != kinds[1]:
         raise InputError(
-            f"rows of train are {kinds[0]} and of test {kinds[1]}: rows of another dtype or shape never match; convert one"
+            f"train holds {kinds[0]} and test {kinds[1]}: such rows never match, so convert one to the other"
         )
     places: dict[str, list[int]] = defaultdict(list)
     for index, digest in enumerate(left.input_ids):
@@ -234,7 +238,8 @@ def _digests(pairs: list[tuple[str, Column]], rows: int) -> Iterator[str]:
     for label, column in pairs:
         if isinstance(column, Tensor):
             start.update(f"{label}:{column.dtype}:{tuple(column.shape[1:])};".encode())
-            parts.append(tensor_bytes(column).reshape(rows, -1) if rows else [])
+            content = tensor_bytes(column)
+            parts.append(content.reshape(rows, len(content) // rows) if rows else [])
         else:
             start.update(f"{label}:json;".encode())
             parts.append([_canonical(label, value) for value in column])
@@ -280,6 +285,10 @@ def _columns(inputs: Any) -> Columns:
 
 
 def _column(label: str, values: Any) -> Column:
+    if hasattr(values, "__array__") and not isinstance(values, Tensor):  # NumPy, pandas, JAX
+        values = np.asarray(values)
+        if values.dtype.kind in "OUS":
+            values = values.tolist()
     if isinstance(values, np.ndarray):
         try:
             values = torch.from_numpy(np.ascontiguousarray(values))
@@ -312,7 +321,8 @@ def _numbers(row: Any) -> bool:
 
 
 def _labels(label: str, values: Any, rows: int) -> list[str]:
-    names = [str(name) for name in plain(values if not isinstance(values, range) else list(values))]
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    names = [str(name) for name in values]
     if len(names) != rows:
         raise InputError(f"{label} must name one per row: {len(names)} for {rows} rows")
     return names
@@ -325,8 +335,8 @@ def _cohorts(cohorts: Any, rows: int) -> dict[str, Mask]:
         return _by_label("cohorts", "", cohorts, rows)
     masks: dict[str, Mask] = {}
     for name, values in cohorts.items():
-        column = np.asarray(plain(values))
-        if column.ndim == 1 and len(column) == rows and column.dtype == np.bool_:
+        column = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+        if column.shape == (rows,) and column.dtype == np.bool_:
             masks[str(name)] = column
         else:
             masks.update(_by_label(f"cohorts[{name!r}]", f"{name}=", values, rows))

@@ -53,8 +53,9 @@ def accuracy(outputs: Any, targets: Any, *, threshold: float = 0.0) -> Any:
     """1.0 where the answer is the target, else 0.0.
 
     Class logits (rows, classes) against (rows,) classes; (rows, positions, classes) or (rows, classes, positions)
-    against (rows, positions): the share of right positions, targets of -100 left out. One logit per row against 0/1:
-    right side of `threshold`. Integer outputs or lists: equality. Rows with a NaN among their logits are missing.
+    against (rows, positions): the share of right positions, targets of -100 left out. One logit per target of 0 or 1
+    (rows, or rows and labels): right side of `threshold`. Integer outputs or lists: equality. Rows with a NaN among
+    their logits are missing.
     """
     if not isinstance(outputs, Tensor):
         return [float(output == target) for output, target in zip(outputs, _entries(targets), strict=True)]
@@ -78,10 +79,10 @@ def nll(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     targets = _tensor("nll", targets)
     logits = _tensor("nll", outputs).double()
+    _whole("nll", targets)
     if _single(logits, targets):
         sign = torch.where(targets.reshape(logits.shape) > 0, -1.0, 1.0)
         return torch.nn.functional.softplus(sign * logits).reshape(len(logits), -1).mean(1)
-    _whole("nll", targets)
     logits = logits.movedim(_class_dim("nll", logits, targets), -1)
     summed = logits.sum(-1, keepdim=True)
     is_probability = (logits >= 0).all(-1, keepdim=True) & ((summed - 1).abs() < 1e-3)
@@ -259,8 +260,8 @@ def _class_dim(name: str, outputs: Tensor, targets: Tensor) -> int:
 
 def _unfit(name: str, outputs: Tensor, targets: Tensor) -> InputError:
     return InputError(
-        f"{name}: outputs of shape {tuple(outputs.shape)} ({outputs.dtype}) and targets of shape {tuple(targets.shape)} "
-        f"({targets.dtype}) do not fit together"
+        f"{name}: outputs of shape {tuple(outputs.shape)} ({outputs.dtype}) and targets of shape "
+        f"{tuple(targets.shape)} ({targets.dtype}) do not fit together"
     )
 
 

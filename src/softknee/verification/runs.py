@@ -29,11 +29,11 @@ from torch import Tensor
 import softknee
 from softknee.errors import InputError
 from softknee.verification.datasets import Dataset, Mask, as_dataset, tensor_bytes
-from softknee.verification.metrics import Metric, metrics_of, predictions
+from softknee.verification.metrics import IGNORED, Metric, metrics_of, predictions
 from softknee.verification.plain import plain
 
 FORMAT = "softknee run 1"
-LARGEST_FILE = 2**30  # bytes; a run of ten million rows stays below
+LARGEST_FILE = 2**28  # bytes; a run of two million rows stays below
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +99,16 @@ class Run:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run as JSON; the file appears whole or not at all."""
         target = Path(path)
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(self.to_dict(), allow_nan=False)
+        if len(text) > LARGEST_FILE:
+            raise InputError(f"the run of {len(self):,} rows is larger than {LARGEST_FILE >> 20} MiB; save it in parts")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         except OSError as error:
             raise InputError(f"cannot write {target}: {error.strerror}") from None
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(text)
             mask = os.umask(0)
             os.umask(mask)
@@ -157,8 +159,8 @@ def evaluate(
     one answer per row. `dataset`: a Dataset or an `(inputs, targets)` pair. `metrics`: names, Metrics or callables
     `(outputs, targets) -> one score per row`. `version`: how this model version is called; without one it is called by
     the hash of its weights. `seed`, `budget` (steps, epochs, anything) and `training` (a Dataset, or a name) say how
-    the model was trained; they are recorded so that a comparison can tell what else differs. `cost`: one number per row,
-    or a callable of a batch's `(inputs, outputs)` that returns them.
+    the model was trained; they are recorded so that a comparison can tell what else differs. `cost`: one number per
+    row, or a callable of a batch's `(inputs, outputs)` that returns them.
 
     The state of torch's, NumPy's and Python's generators is untouched; inside, torch's is seeded with 0, so that a
     stochastic model gives the same run twice. Latency is measured after one batch of warm-up, with the device in step.
@@ -173,6 +175,7 @@ def evaluate(
     if not callable(model):
         raise InputError(f"model must be a torch Module or a callable; got {type(model).__name__}")
     device = _device(model)
+    classes = _holds_classes(data.targets)
     scores: dict[str, list[NDArray[np.float64]]] = {entry.name: [] for entry in chosen}
     answers: list[Any] = []
     latency: list[NDArray[np.float64]] = []
@@ -195,19 +198,15 @@ def evaluate(
             _digest(digest, outputs)
             for entry in chosen:
                 scores[entry.name].append(_scored(entry, outputs, targets))
-            answers.extend(_answers(outputs, targets))
-            if (
-                isinstance(outputs, Tensor)
-                and _binary(outputs, targets)
-                and any(entry.reads_logits for entry in chosen)
-            ):
-                lone += [float(outputs.min()), float(outputs.max())]
+            answers.extend(_answers(outputs, targets if classes else None))
+            if classes and isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point():
+                lone += [float(outputs.min()), float(outputs.max())] if outputs.numel() == targets.numel() else []
             if callable(cost):
                 costs.extend(float(value) for value in plain(cost(inputs, outputs)))
-    if lone and min(lone) >= 0 and max(lone) <= 1:
+    if lone and min(lone) >= 0 and max(lone) <= 1 and any(entry.reads_logits for entry in chosen):
         raise InputError(
-            "the model's one output per row always lies in [0, 1], so it looks like a probability where a logit is expected; "
-            "return logits, or pass Metric('accuracy', partial(accuracy, threshold=0.5))"
+            "the model's one output per target always lies in [0, 1], so it looks like a probability where a logit is "
+            "expected; return logits, or pass Metric('accuracy', partial(accuracy, threshold=0.5))"
         )
     if cost is not None and not callable(cost):
         costs = [float(value) for value in plain(cost)]
@@ -335,26 +334,29 @@ def _scored(entry: Metric, outputs: Any, targets: Any) -> NDArray[np.float64]:
         raise InputError(f"metric {entry.name!r} failed: {type(error).__name__}: {error}") from error
 
 
-def _binary(outputs: Tensor, targets: Any) -> bool:
-    """One number per row against a target that is a class: it must be a logit."""
-    if not isinstance(targets, Tensor) or not outputs.is_floating_point() or outputs.numel() != targets.numel():
+def _holds_classes(targets: Any) -> bool:
+    """Whether targets are classes rather than measurements: whole dtypes, or floats that are all 0 or 1."""
+    if not isinstance(targets, Tensor):
         return False
-    return bool(((targets == 0) | (targets == 1)).all()) and not bool(outputs.isnan().all())
+    return not (targets.is_floating_point() or targets.is_complex()) or bool(((targets == 0) | (targets == 1)).all())
 
 
 def _answers(outputs: Any, targets: Any) -> list[Any]:
-    """What each row answered: a class, classes by position, a number, a text; None where there is no such thing."""
+    """What each row answered: a class, classes by position, a number, a text; None where there is no such thing.
+
+    `targets` are given where they hold classes.
+    """
     if not isinstance(outputs, Tensor):
         return plain(outputs)
-    if isinstance(targets, Tensor) and not targets.is_floating_point() and outputs.is_floating_point():
+    if targets is not None and outputs.is_floating_point():
         try:
-            classes = predictions(outputs, targets.cpu())
+            found = predictions(outputs, targets.cpu())
         except InputError:
             return [None] * len(outputs)
-        return [None if answer == -100 else answer for answer in classes.reshape(targets.shape).tolist()]
-    if outputs.numel() == len(outputs) or not outputs.is_floating_point():
-        return plain(outputs.reshape(len(outputs), -1)[:, 0] if outputs.numel() == len(outputs) else outputs)
-    return [None] * len(outputs)
+        return [None if answer == IGNORED else answer for answer in found.reshape(targets.shape).tolist()]
+    if outputs.numel() == len(outputs):
+        return plain(outputs.reshape(-1))
+    return [None] * len(outputs) if outputs.is_floating_point() else plain(outputs)
 
 
 # --- where a run comes from ----------------------------------------------------------------------------------------
@@ -362,10 +364,9 @@ def _answers(outputs: Any, targets: Any) -> list[Any]:
 
 def _provenance(model: Any, data: Dataset, device: torch.device, outputs: str) -> dict[str, Any]:
     census, note = _census(model, data)
+    is_module = isinstance(model, torch.nn.Module)
     return {
-        "model": type(model).__qualname__
-        if isinstance(model, torch.nn.Module)
-        else getattr(model, "__name__", type(model).__name__),
+        "model": type(model).__qualname__ if is_module else getattr(model, "__name__", type(model).__name__),
         "weights": weights_hash(model),
         "census": census,
         "census_note": note,
@@ -384,16 +385,14 @@ def _census(model: Any, data: Dataset) -> tuple[str | None, str | None]:
     """Hash of which activation stands where; None, with the reason, for a model that cannot be traced."""
     if not isinstance(model, torch.nn.Module):
         return None, "the model is not a torch Module, so its activations were not identified"
+    inputs, _ = next(data.batches(2))
     try:
         with _undisturbed(model):
-            inputs, _ = next(data.batches(min(2, len(data))))
             census = softknee.identify(model, _moved(inputs, _device(model)))
-        sites = [[site.key, site.activation, plain(site.parameters)] for site in census.sites]
     except Exception as error:  # a model that identification cannot run is still a model that can be scored
-        return (
-            None,
-            f"the activations could not be identified ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
-        )
+        first = (str(error).splitlines() or [""])[0]
+        return None, f"the activations could not be identified ({type(error).__name__}: {first})"
+    sites = [[site.key, site.activation, plain(site.parameters)] for site in census.sites]
     return hashlib.sha256(json.dumps(sites, sort_keys=True).encode()).hexdigest()[:32], None
 
 
@@ -412,8 +411,15 @@ def _digest(digest: Any, outputs: Any) -> None:
     digest.update(tensor_bytes(outputs) if isinstance(outputs, Tensor) else json.dumps(plain(outputs)).encode())
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value from a file, fit for a terminal: control characters escaped, and not endless."""
     text = str(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _short(value: Any) -> str:
+    text = shown(value)
     return text[:10] + "…" if len(text) == 32 else text
 
 

@@ -54,8 +54,7 @@ class Call:
     """
 
     __slots__ = (
-        "_arguments", "_frame", "_keywords", "_symbol",
-        "entry", "form", "inputs", "number", "path",
+        "_arguments", "_frame", "_keywords", "entry", "form", "inputs", "number", "path", "symbol",
     )  # fmt: skip
 
     def __init__(
@@ -66,7 +65,7 @@ class Call:
         self.number = number
         self.entry = entry
         self.form = form
-        self._symbol = symbol
+        self.symbol = symbol
         self._arguments = arguments
         self._keywords = keywords
         self._frame = frame
@@ -87,40 +86,36 @@ class Call:
 
     @property
     def implementation(self) -> str:
-        return qualified(type(self._symbol) if self.form == "module" else self._symbol)
+        return qualified(type(self.symbol) if self.form == "module" else self.symbol)
 
     @property
     def parameters(self) -> dict[str, float]:
         if self.form == "module":
-            return module_parameters(self.entry, self._symbol)
-        return call_parameters(self.entry, self._symbol, self._arguments, self._keywords)
+            return module_parameters(self.entry, self.symbol)
+        return call_parameters(self.entry, self.symbol, self._arguments, self._keywords)
 
     @property
     def dim(self) -> int | None:
         """The dimension a normalizing or gated call works along, None if it has none."""
         if self.form == "module":
-            value = getattr(self._symbol, "dim", None)
+            value = getattr(self.symbol, "dim", None)
         else:
-            value = bind(self._symbol, self._arguments, self._keywords).get("dim")
+            value = bind(self.symbol, self._arguments, self._keywords).get("dim")
         return value if isinstance(value, int) else None
 
     @property
     def inplace(self) -> bool:
         if self.form == "module":
-            return bool(getattr(self._symbol, "inplace", False))
-        if getattr(self._symbol, "__name__", "").endswith("_"):
+            return bool(getattr(self.symbol, "inplace", False))
+        if getattr(self.symbol, "__name__", "").endswith("_"):
             return True
         if len(self._arguments) + len(self._keywords) == 1:
             return False
-        return bool(bind(self._symbol, self._arguments, self._keywords).get("inplace", False))
+        return bool(bind(self.symbol, self._arguments, self._keywords).get("inplace", False))
 
     @property
     def source(self) -> str | None:
-        if self._frame is None:
-            return None
-        file, line = self._frame
-        here = os.getcwd() + os.sep
-        return f"{file[len(here):] if file.startswith(here) else os.path.basename(file)}:{line}"
+        return None if self._frame is None else _spelled(*self._frame)
 
     def __repr__(self) -> str:
         return f"Call({self.key!r}, {self.name!r}, form={self.form!r})"
@@ -146,6 +141,7 @@ class _Run(threading.local):
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
+        self.ordinals: dict[str, int] = {}
         self.stack: list[str] = []
         self.pending: list[Call | None] = []
 
@@ -171,8 +167,8 @@ class Observer:
     functional: also see activations called as functions; False leaves the mode off (cheaper: use it for a model that
         is known to have module sites only).
     extra: path → `Entry` for further modules to be seen as activations (custom ones that `identify` has matched).
-    operation(func, args, kwargs, output, path, call): every torch function called in the model's forward outside
-        activation modules; `call` is set where it is an activation.
+    operation(func, args, kwargs, output, path, call, ordinal): every torch function called in the model's forward outside
+        activation modules; `call` is set where it is an activation, `ordinal` counts the functions called in a path.
     entered(path, module, args, kwargs), left(path, module, output, call): every module of the model,
         the root included; `call` is set where the module is an activation.
 
@@ -253,6 +249,7 @@ class Observer:
         run = self._run
         if run.depth == 0:
             run.counts.clear()
+            run.ordinals.clear()
             run.stack.clear()
             run.pending.clear()
             run.hidden = 0
@@ -335,36 +332,47 @@ class Observer:
         run = self._run
         if run.hidden or not run.depth:
             return func(*args, **kwargs)
+        path = run.stack[-1] if run.stack else ""
+        ordinal = run.ordinals.get(path, 0)
+        run.ordinals[path] = ordinal + 1
         entry = self._tables.of_call(func, args, kwargs)
         attention = entry is None and self._tables.is_attention(func)
         if entry is None and not attention:
             output = func(*args, **kwargs)
             if self._operation is not None:
-                self._operation(func, args, kwargs, output, run.stack[-1] if run.stack else "", None)
+                self._operation(func, args, kwargs, output, path, None, ordinal)
             return output
-        path = run.stack[-1] if run.stack else ""
         form = "fused" if entry is None else "functional"
         entry = entry or _SOFTMAX_INSIDE
-        call = Call(path, run.number(path), entry, form, func, args, kwargs, _caller())
+        call = Call(path, run.number(path), entry, form, func, args, kwargs, _outside(sys._getframe(1)))
         if self._before is not None and not attention:
             self._before(call)
         output = func(*args, **kwargs)
         if self._after is not None and not attention:
             self._after(call, output)
         if self._operation is not None:
-            self._operation(func, args, kwargs, output, path, call)
+            self._operation(func, args, kwargs, output, path, call, ordinal)
         return output
 
 
 _SOFTMAX_INSIDE = Entry(None, "softmax")
 
 
-def _caller() -> tuple[str, int] | None:
-    """File and line of the code that called the torch function now in the mode's hands."""
-    frame = sys._getframe(2)
+def caller(frame: Any) -> str | None:
+    """"file.py:12" of the code, seen from `frame` outwards, that called the torch function now in an observer's hands."""
+    found = _outside(frame)
+    return None if found is None else _spelled(*found)
+
+
+def _outside(frame: Any) -> tuple[str, int] | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith(_TRANSPARENT):
             return file, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
+
+
+def _spelled(file: str, line: int) -> str:
+    here = os.getcwd() + os.sep
+    return f"{file[len(here) :] if file.startswith(here) else os.path.basename(file)}:{line}"

@@ -1,0 +1,9 @@
+"""Which activations a model really uses: `identify` gives a Census; `Observer` sees activations being applied."""
+
+from .census import Affine, Census, Collapse, Head, Site
+from .inputs import parse_inputs
+from .models import identify
+from .observation import Call, Observer
+from .targets import load_target
+
+__all__ = ["Affine", "Call", "Census", "Collapse", "Head", "Observer", "Site", "identify", "load_target", "parse_inputs"]

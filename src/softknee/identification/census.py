@@ -1,0 +1,212 @@
+"""The Census: which activations a model really uses, where, and how that is known. Results only; frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where an activation is applied.
+
+    key: `path#call`, the path of the module whose forward applies it (of an activation module: its own) and the
+        number of the call made there in one forward.
+    activation: the catalog name, None if unknown; parameters: as configured, or as fitted.
+    evidence: "declared" (the module says so, or the kernel is documented to), "observed" (it was executed),
+        "inferred" (matched by behaviour).
+    form: "module", "functional" or "fused"; implementation: the symbol, or the ops of a hand-written one.
+    source: "file.py:12" for what a forward calls itself.
+    role: "hidden", "gate", "attention" or "head".
+    shape: of the activation's input as observed; units: its extent along unit_dim (-1, or 1 behind convolutions).
+    measured: whether an Observer can watch it.
+    preceded_by: path of the affine map that feeds it, where that can be told.
+    note: the nearest neighbour of an unknown one, and what else a reader must know.
+    """
+
+    key: str
+    path: str
+    call: int
+    activation: str | None
+    parameters: dict[str, float] = field(default_factory=dict)
+    evidence: str = "observed"
+    form: str = "module"
+    implementation: str = ""
+    source: str | None = None
+    role: str = "hidden"
+    shape: tuple[int, ...] | None = None
+    units: int | None = None
+    unit_dim: int = -1
+    measured: bool = True
+    preceded_by: str | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(self)
+
+    @property
+    def name(self) -> str:
+        """The activation with its parameters, as one would write it: `leaky_relu(negative_slope=0.2)`."""
+        if self.activation is None:
+            return "unknown"
+        settings = ", ".join(f"{k}={v:g}" for k, v in self.parameters.items())
+        return f"{self.activation}({settings})" if settings else self.activation
+
+    def __str__(self) -> str:
+        where = f" at {self.source}" if self.source else ""
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.key}  {self.name}  {self.role}, {self.form}, {self.evidence}{where}{note}"
+
+
+@dataclass(frozen=True)
+class Affine:
+    """An affine map that was executed: fan_in and fan_out per output element, and the site that follows, if one does."""
+
+    path: str
+    kind: str
+    fan_in: int
+    fan_out: int
+    followed_by: str | None = None
+    preceded_by: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(self)
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Consecutive affine maps with no nonlinearity between: together they are one, x·weightᵀ + bias, at any depth.
+
+    weight: (out, in), bias: (out,), float64, folded; max_difference: the largest |folded − executed| on the inputs
+    that were given, in float64 against the model's own output.
+    """
+
+    paths: tuple[str, ...]
+    weight: torch.Tensor
+    bias: torch.Tensor
+    max_difference: float
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "paths": list(self.paths),
+            "weight_shape": list(self.weight.shape),
+            "max_difference": _number(self.max_difference),
+            "note": self.note,
+        }
+
+    def __str__(self) -> str:
+        shape = "×".join(map(str, self.weight.shape))
+        note = f"; {self.note}" if self.note else ""
+        return f"{' → '.join(self.paths)} is one affine map ({shape}), off by {self.max_difference:.2g}{note}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last affine map and what is applied to its output.
+
+    kind: "logits" (several outputs, nothing follows), "output" (one), "softmax", "log_softmax", "sigmoid", or another
+    activation's name; activation: the site's key, None where nothing follows.
+    """
+
+    path: str
+    kind: str
+    features: int | None
+    activation: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(self)
+
+
+@dataclass(frozen=True)
+class Census:
+    """Every activation site of a model, in the order of execution.
+
+    executed: False where no example inputs were given, so that only declared module sites are known. notes: what was
+    not looked at, and why. blocks: path of each direct child → the nonlinearities in it.
+    """
+
+    model: str
+    sites: tuple[Site, ...]
+    head: Head | None = None
+    blocks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    collapses: tuple[Collapse, ...] = ()
+    affines: tuple[Affine, ...] = ()
+    executed: bool = True
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __getitem__(self, key: str | int) -> Site:
+        if isinstance(key, int):
+            return self.sites[key]
+        for site in self.sites:
+            if site.key == key:
+                return site
+        raise KeyError(f"no site {key!r}; the sites are {', '.join(s.key for s in self.sites) or 'none'}")
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in (site.key, site) for site in self.sites)
+
+    @property
+    def functional(self) -> bool:
+        """Whether watching this model's sites needs to see function calls."""
+        return any(site.measured and site.form == "functional" for site in self.sites)
+
+    def counts(self) -> dict[str, int]:
+        """How many sites each activation has, most used first; unknown ones under "unknown"."""
+        found: dict[str, int] = {}
+        for site in self.sites:
+            found[site.activation or "unknown"] = found.get(site.activation or "unknown", 0) + 1
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(self)
+
+    def __str__(self) -> str:
+        counted = ", ".join(f"{n} × {name}" for name, n in self.counts().items()) or "no activation"
+        lines = [f"{self.model}: {counted}"]
+        columns = [("site", "activation", "role", "form", "evidence", "shape", "where")]
+        for site in self.sites:
+            shape = "×".join(map(str, site.shape)) if site.shape is not None else "-"
+            where = site.source or site.implementation
+            columns.append((site.key, site.name, site.role, site.form, site.evidence, shape, where))
+        if self.sites:
+            widths = [max(len(row[i]) for row in columns) for i in range(len(columns[0]))]
+            lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in columns]
+        lines += [f"  {site.key}: {site.note}" for site in self.sites if site.note]
+        if self.head is not None:
+            features = f", {self.head.features} features" if self.head.features is not None else ""
+            lines.append(f"head: {self.head.kind} from {self.head.path or '(model)'}{features}")
+        lines += [f"collapse: {collapse}" for collapse in self.collapses]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _number(value: float) -> float | str:
+    if math.isnan(value):
+        return "nan"
+    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON types: tuples as lists, NaN and ±inf as strings."""
+    if isinstance(value, Collapse):
+        return value.to_dict()
+    if isinstance(value, (Site, Affine, Head, Census)):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return _number(value)
+    return value

@@ -1,0 +1,329 @@
+"""The nonlinear cores of a trace: hand-written activations cut out of a forward and matched by what they compute.
+
+A region is everything derived elementwise from one value (its root) and constants: `0.5 * x * (1 + tanh(…))`. Within
+it the core with the most nonlinear steps that replays as a catalog activation is a site; scaling around it, residual
+additions and norms stay outside. Cores are replayed in float64 on probe points, so what is matched is behaviour,
+never spelling.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .matching import Match, match, probes
+from .tracing import Reference, Step, Trace, mapped, references
+
+_LINEAR = {"add", "sub", "rsub", "radd", "neg", "positive"}
+# Smooth single operations that norms, losses and parametrisations are made of; unmatched, they are no activation
+_PLUMBING = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "pow", "rpow", "abs", "div", "rdiv", "mul", "log1p"}
+_MOST_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Core:
+    """Steps that compute `last` from `first` elementwise, and what they were matched as."""
+
+    first: int
+    last: int
+    steps: tuple[int, ...]  # indices
+    found: Match | None  # None: a single call of a known activation, which needs no matching
+
+    def formula(self, trace: Trace) -> str:
+        """The steps in words: `x * sigmoid(1.702 * x)` shortened to its operations."""
+        return " → ".join(trace.steps[i].name for i in self.steps)
+
+
+@functools.cache
+def _tagged(name: str) -> bool:
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:
+        return False
+    overloads = (getattr(packet, each) for each in packet.overloads())
+    return any(torch.Tag.pointwise in overload.tags for overload in overloads)
+
+
+def pointwise(step: Step) -> bool:
+    """Whether the step works on each element by itself, as torch's own operator tags say."""
+    if step.call is not None:
+        activation = step.call.activation
+        if activation is not None:
+            return activation.kind == "elementwise"
+        return step.call.form != "fused" and step.call.name.lower() not in ("softmin", "softmax2d", "glu")
+    if step.is_module or step.affine:
+        return False
+    name = {"rsub": "sub", "radd": "add", "rmul": "mul", "rdiv": "div", "rpow": "pow"}.get(step.name, step.name)
+    return name != "dropout" and _tagged({"clip": "clamp", "greater": "gt", "less": "lt"}.get(name, name))
+
+
+class Regions:
+    """The regions of a trace. `root[v]`: the value that v is derived from elementwise; a root is its own."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.root = list(range(len(trace.values)))
+        self.members: dict[int, list[Step]] = {}
+        self._cache: dict[str, Match | None] = {}
+        for step in trace.steps:
+            if len(step.outputs) != 1:
+                continue
+            given = trace.varying(step)
+            out = step.outputs[0]
+            if len(given) == 0 or not (pointwise(step) or trace.hands_on(step)):
+                continue
+            roots = {self.root[v] for v in given}
+            shapes = {trace.values[v].shape for v in (*given, *roots, out)}
+            if len(roots) == 1 and len(shapes) == 1:
+                root = roots.pop()
+                self.root[out] = root
+                self.members.setdefault(root, []).append(step)
+
+    def cores(self) -> Iterator[Core]:
+        """Every core, regions in the order of execution, no step in two of them."""
+        for root, steps in self.members.items():
+            yield from self._of_region(root, steps)
+
+    def _of_region(self, root: int, steps: list[Step]) -> Iterator[Core]:
+        bending = [s for s in steps if not self._linear(s)]
+        if not bending:
+            return
+        if len(bending) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
+            yield self._single(bending[0])
+            return
+        candidates = []
+        values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]
+        for step in steps:
+            for first in values:
+                inside = self._between(first, step.outputs[0])
+                if inside is None:
+                    continue
+                weight = sum(not self._linear(s) for s in inside)
+                if weight:
+                    candidates.append((-weight, len(inside), first, step.outputs[0], inside))
+        candidates.sort(key=lambda c: (c[0], c[1], c[3]))
+        taken: set[int] = set()
+        chosen = []
+        for _, _, first, last, inside in candidates:
+            bends = [s.index for s in inside if not self._linear(s)]
+            if taken.intersection(s.index for s in inside) - self._shared(inside):
+                continue
+            if len(inside) == 1 and inside[0].call is not None:
+                core = self._single(inside[0])
+            else:
+                found = self.match(first, last, inside)
+                if found is None or found.activation in (None, "identity"):
+                    continue
+                core = Core(first, last, tuple(s.index for s in inside), found)
+            taken.update(bends)
+            chosen.append(core)
+        chosen += self._unknown(root, steps, taken)
+        yield from sorted(chosen, key=lambda c: c.steps[-1])
+
+    def _shared(self, steps: list[Step]) -> set[int]:
+        # linear steps may serve two cores; bending ones belong to one
+        return {s.index for s in steps if self._linear(s)}
+
+    def _single(self, step: Step) -> Core:
+        return Core(self.trace.varying(step)[0], step.outputs[0], (step.index,), None)
+
+    def _unknown(self, root: int, steps: list[Step], taken: set[int]) -> list[Core]:
+        """What bends like an activation where one would stand, but is none that the catalog knows."""
+        left = [s for s in steps if not self._linear(s) and s.index not in taken]
+        if taken or all(s.call is None and s.name in _PLUMBING for s in left) or not self._fed(root):
+            return []
+        for step in reversed(steps):
+            last = step.outputs[0]
+            inside = self._between(root, last)
+            if inside is None or not any(s in left for s in inside) or not self._feeds(last, steps):
+                continue
+            found = self.match(root, last, inside)
+            if found is None or found.note or found.activation == "identity" or self._straight(root, last, inside):
+                continue
+            return [Core(root, last, tuple(s.index for s in inside), found)]
+        return []
+
+    def _fed(self, root: int) -> bool:
+        """Whether an affine map or a norm stands before the value, with nothing but rearrangement between."""
+        step = self.trace.producer(root)
+        while step is not None:
+            if step.affine or "norm" in step.name.lower():
+                return True
+            given = self.trace.varying(step)
+            if step.name in ("add", "radd") or (step.name == "mul" and len(given) == 2):
+                return True
+            if len(given) != 1 or pointwise(step):
+                return False
+            step = self.trace.producer(given[0])
+        return False
+
+    def _feeds(self, value: int, steps: list[Step]) -> bool:
+        """Whether the value leaves the region for something that takes it as a whole, not for a reduction."""
+        if self.trace.is_output(value):
+            return True
+        shape = self.trace.values[value].shape
+        for consumer in self.trace.consumers(value):
+            if consumer in steps or not consumer.outputs:
+                continue
+            if consumer.affine or consumer.is_module:
+                return True
+            if self.trace.values[consumer.outputs[0]].shape == shape:
+                return True
+        return False
+
+    def _between(self, first: int, last: int) -> list[Step] | None:
+        """The steps that compute `last` from `first` and constants alone, in order; None where something else enters."""
+        found: dict[int, Step] = {}
+        waiting = [last]
+        reached = False
+        while waiting:
+            value = waiting.pop()
+            if value == first:
+                reached = True
+                continue
+            step = self.trace.producer(value)
+            if step is None or value == self.root[value]:
+                return None
+            if step.index not in found:
+                found[step.index] = step
+                waiting += self.trace.varying(step)
+        return [found[i] for i in sorted(found)] if reached else None
+
+    def _linear(self, step: Step) -> bool:
+        if self.trace.hands_on(step) or (step.call is None and step.name in _LINEAR):
+            return True
+        if step.call is not None:
+            return False
+        uses = [r.value for r in references((step.arguments, step.keywords))]
+        varying = [v for v in uses if self.trace.values[v].varies]
+        if step.name in ("mul", "rmul"):
+            return len(varying) == 1
+        if step.name == "div" and not step.keywords.get("rounding_mode"):
+            head = step.arguments[0] if step.arguments else None
+            return len(varying) == 1 and isinstance(head, Reference) and head.value == varying[0]
+        return False
+
+    # -- replaying
+
+    def match(self, first: int, last: int, steps: list[Step]) -> Match | None:
+        """What `last`, as a function of `first`, is; None where it cannot be replayed."""
+        signature = self._signature(first, steps)
+        if signature not in self._cache:
+            try:
+                self._cache[signature] = match(self.replay(first, last, steps))
+            except (InputError, RuntimeError, TypeError):  # a module that cannot be copied, a constant that is gone
+                self._cache[signature] = None
+        return self._cache[signature]
+
+    def replay(self, first: int, last: int, steps: list[Step]) -> Any:
+        """The function of one tensor, of any shape, that the steps compute."""
+        modules = {id(s.symbol): copy.deepcopy(s.symbol).double() for s in steps if s.is_module}
+
+        def function(x: torch.Tensor) -> torch.Tensor:
+            held = {first: x}
+
+            def look_up(item: Any) -> Any:
+                if not isinstance(item, Reference):
+                    return item
+                return held[item.value] if item.value in held else self._scalar(item.value, x.dtype)
+
+            for step in steps:
+                given = mapped((step.arguments, step.keywords), look_up)
+                if self.trace.hands_on(step):
+                    result = held[self.trace.varying(step)[0]]
+                elif step.is_module:
+                    result = modules[id(step.symbol)].to(x.dtype)(*mapped(given[0], _fresh), **given[1])
+                else:
+                    result = step.symbol(*mapped(given[0], _fresh), **mapped(given[1], _fresh))
+                held[step.outputs[0]] = result
+            return held[last]
+
+        return function
+
+    def _scalar(self, value: int, dtype: torch.dtype) -> torch.Tensor:
+        """A constant as one number: parameters per channel stand with their first entry."""
+        constant = self.trace.values[value].constant
+        if constant is None or constant.numel() == 0:
+            raise InputError("a constant of the region is missing")
+        scalar = constant.detach().reshape(-1)[0].cpu()
+        return scalar.to(dtype) if scalar.is_floating_point() else scalar
+
+    def _straight(self, first: int, last: int, steps: list[Step]) -> bool:
+        grid = probes()
+        with torch.no_grad():
+            y = self.replay(first, last, steps)(torch.as_tensor(grid)).double().numpy()
+        return bool(np.allclose(np.polyval(np.polyfit(grid, y, 1), grid), y, rtol=1e-9, atol=1e-9))
+
+    def _signature(self, first: int, steps: list[Step]) -> str:
+        names = {first: "x"}
+        words = []
+
+        def spell(item: Any) -> Any:
+            if not isinstance(item, Reference):
+                return item
+            if item.value in names:
+                return names[item.value]
+            return repr(self._scalar(item.value, torch.float64).item())
+
+        for step in steps:
+            given = mapped((step.arguments, step.keywords), spell)
+            symbol: Any = step.name
+            if step.is_module:
+                state = [p.detach().reshape(-1)[:1].tolist() for p in step.symbol.parameters()]
+                symbol = (type(step.symbol).__qualname__, step.symbol.extra_repr(), state)
+            names[step.outputs[0]] = f"v{len(words)}"
+            words.append(f"{symbol}{given}")
+        return "; ".join(words)
+
+
+def _fresh(item: Any) -> Any:
+    # an in-place step must not overwrite what another step of the core still reads
+    return item.clone() if isinstance(item, torch.Tensor) else item
+
+
+def of_module(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Match | None:
+    """What a custom module computes elementwise; None if it is not elementwise, is affine, or cannot be told.
+
+    Tried on a copy, in float64 and free of shape; else (a module that insists on its shape) in the shape it was
+    given, probes filling the elements.
+    """
+    double = copy.deepcopy(module).eval().double()
+    own = copy.deepcopy(module).eval()
+
+    def free(x: torch.Tensor) -> torch.Tensor:
+        return (double if x.dtype == torch.float64 else own)(x)
+
+    def shaped(x: torch.Tensor) -> torch.Tensor:
+        size = int(np.prod(shape))
+        if size == 0:
+            raise InputError("the module was given an empty tensor")
+        filled = torch.nn.functional.pad(x.reshape(-1), (0, -x.numel() % size))
+        chunks = [free(part.reshape(shape)) for part in filled.split(size)]
+        if any(c.shape != torch.Size(shape) for c in chunks):
+            raise InputError("the module changes the shape")
+        return torch.cat([c.reshape(-1) for c in chunks])[: x.numel()].reshape(x.shape)
+
+    for function in (free, shaped):
+        try:
+            found = match(function)
+        except InputError:
+            continue
+        if found.activation == "identity":
+            return None
+        if found.activation is None:
+            if found.note:  # not elementwise, as far as this form tells
+                continue
+            x = torch.as_tensor(probes())
+            with torch.no_grad():
+                y = function(x).double().numpy()
+            if not np.isfinite(y).all() or np.allclose(np.polyval(np.polyfit(x, y, 1), x), y, rtol=1e-6, atol=1e-6):
+                return None
+        return found
+    return None

@@ -1,0 +1,76 @@
+"""Models named on the command line: `pkg.module:build` or `path/to/file.py:build`.
+
+The file is imported and the attribute taken; it is a Module, or called without arguments to give one. Nothing else is
+executed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from typing import Any
+
+from torch import nn
+
+from ..errors import InputError, closest
+
+
+def load_target(target: str) -> nn.Module:
+    """The module that `target` names. Raises InputError where it cannot be had, with what was found instead."""
+    place, colon, attribute = target.rpartition(":")
+    if not colon or not place or not attribute:
+        raise InputError(f"target {target!r} is not of the form pkg.module:build or path/to/file.py:build")
+    module = _file(place, target) if place.endswith(".py") or os.sep in place else _module(place, target)
+    found: Any = module
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            hint = closest(name, [n for n in dir(found) if not n.startswith("_")])
+            raise InputError(f"{place} has no {attribute!r}{hint}") from None
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        raise InputError(f"{target} is a {type(found).__name__}; it must be a torch.nn.Module or a function that returns one")
+    try:
+        model = found()
+    except Exception as error:
+        raise InputError(f"{target} could not be called without arguments: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{target} returned a {type(model).__name__}; it must return a torch.nn.Module")
+    return model
+
+
+def _file(path: str, target: str) -> Any:
+    if not os.path.isfile(path):
+        raise InputError(f"there is no file {path!r} (for {target!r})")
+    name = f"softknee_target_{os.path.splitext(os.path.basename(path))[0]}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise InputError(f"{path!r} is not a Python file")
+    module = importlib.util.module_from_spec(specification)
+    folder = os.path.dirname(os.path.abspath(path))
+    sys.path.insert(0, folder)  # a script may import its neighbours
+    sys.modules[name] = module  # dataclasses look their module up while it is made
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise InputError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _module(name: str, target: str) -> Any:
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise InputError(f"{name} could not be imported (for {target!r}): {type(error).__name__}: {error}") from error
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)

@@ -124,7 +124,9 @@ class Regions:
                 core = Core(first, last, tuple(s.index for s in inside), found)
             taken.update(bends)
             chosen.append(core)
-        chosen += self._unknown(root, steps, taken)
+        unknown = self._unknown(root, steps, candidates, taken)
+        if unknown is not None:
+            chosen = [core for core in chosen if not set(core.steps) & set(unknown.steps)] + [unknown]
         yield from sorted(chosen, key=lambda c: c.steps[-1])
 
     def _shared(self, steps: list[Step]) -> set[int]:
@@ -134,21 +136,26 @@ class Regions:
     def _single(self, step: Step) -> Core:
         return Core(self.trace.varying(step)[0], step.outputs[0], (step.index,), None)
 
-    def _unknown(self, root: int, steps: list[Step], taken: set[int]) -> list[Core]:
-        """What bends like an activation where one would stand, but is none that the catalog knows."""
-        left = [s for s in steps if not self._linear(s) and s.index not in taken]
-        if taken or all(s.call is None and s.name in _PLUMBING for s in left) or not self._fed(root):
-            return []
-        for step in reversed(steps):
-            last = step.outputs[0]
-            inside = self._between(root, last)
-            if inside is None or not any(s in left for s in inside) or not self._feeds(last, steps):
+    def _unknown(
+        self, root: int, steps: list[Step], candidates: list[tuple[int, int, int, int, list[Step]]], taken: set[int]
+    ) -> Core | None:
+        """What bends like an activation where one would stand, but is none that the catalog knows: `relu(x)³`."""
+        if not self._fed(root):
+            return None
+        for _, _, first, last, inside in candidates:
+            bends = [s for s in inside if not self._linear(s)]
+            left = [s for s in bends if s.index not in taken]
+            if not left or all(s.call is None and s.name in _PLUMBING for s in bends):
                 continue
-            found = self.match(root, last, inside)
-            if found is None or found.note or found.activation == "identity" or self._straight(root, last, inside):
+            # an activation that is also used by itself stays a site of its own
+            used = (c for s in bends if s.index in taken for c in self.trace.consumers(s.outputs[0]))
+            if any(c not in inside for c in used) or not self._feeds(last, steps):
                 continue
-            return [Core(root, last, tuple(s.index for s in inside), found)]
-        return []
+            found = self.match(first, last, inside)
+            if found is None or found.note or found.activation or self._straight(first, last, inside):
+                continue
+            return Core(first, last, tuple(s.index for s in inside), found)
+        return None
 
     def _fed(self, root: int) -> bool:
         """Whether an affine map or a norm stands before the value, with nothing but rearrangement between."""
@@ -165,16 +172,17 @@ class Regions:
         return False
 
     def _feeds(self, value: int, steps: list[Step]) -> bool:
-        """Whether the value leaves the region for something that takes it as a whole, not for a reduction."""
+        """Whether the value, or what the region makes of it, leaves the region as a whole, not for a reduction."""
         if self.trace.is_output(value):
             return True
         shape = self.trace.values[value].shape
         for consumer in self.trace.consumers(value):
-            if consumer in steps or not consumer.outputs:
+            if not consumer.outputs:
                 continue
-            if consumer.affine or consumer.is_module:
-                return True
-            if self.trace.values[consumer.outputs[0]].shape == shape:
+            if consumer in steps:
+                if self._linear(consumer) and self._feeds(consumer.outputs[0], steps):
+                    return True
+            elif consumer.affine or consumer.is_module or self.trace.values[consumer.outputs[0]].shape == shape:
                 return True
         return False
 

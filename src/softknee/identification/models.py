@@ -409,13 +409,18 @@ class _Reading:
                 name = self._product(site)
                 alike = trace.values[gate].shape == trace.values[up].shape == trace.values[step.outputs[0]].shape
                 projected = self._affine_before(first) is not None and self._affine_before(up) is not None
-                if name is not None and alike and projected and trace.back(up) not in outputs:
+                if name is not None and alike and projected and self._apart(gate, up, outputs):
                     up_path = self._affine_before(up)
                     assert up_path is not None
                     word = f"{site.name}(gate) * up, up from {up_path.path or 'its own forward'}"
                     site = replace(site, activation=name, note="; ".join(filter(None, (site.note, word))))
                 self.sites[at] = (order, site, first, last)
                 break
+
+    def _apart(self, gate: int, up: int, outputs: Mapping[int, int]) -> bool:
+        """Whether gate and up come from two values, and up is not itself an activation's output."""
+        root = self.regions.root
+        return root[gate] != root[up] and self.trace.back(up) not in outputs
 
     @staticmethod
     def _product(site: Site) -> str | None:

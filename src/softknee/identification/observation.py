@@ -243,6 +243,16 @@ class Observer:
         self._handles.append(module.register_forward_pre_hook(enters, with_kwargs=True))
         self._handles.append(module.register_forward_hook(leaves, always_call=True))
 
+    def _tell(self, callback: Callable[..., Any] | None, *arguments: Any) -> None:
+        """Calls back from a hook, with the mode off: what a callback computes is not the model's doing."""
+        if callback is None:
+            return
+        if self._functional:
+            with torch._C.DisableTorchFunction():
+                callback(*arguments)
+        else:
+            callback(*arguments)
+
     # -- the root
 
     def _begins(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -280,10 +290,8 @@ class Observer:
             call = None
             if not run.hidden:
                 call = Call(path, run.number(path), entry, "module", module, args, kwargs, None)
-                if self._before is not None:
-                    self._before(call)
-                if self._entered is not None:
-                    self._entered(path, module, args, kwargs)
+                self._tell(self._before, call)
+                self._tell(self._entered, path, module, args, kwargs)
             run.pending.append(call)
             run.hidden += 1
 
@@ -297,10 +305,9 @@ class Observer:
             run.hidden -= 1
             call = run.pending.pop()
             if call is not None:
-                if self._after is not None and output is not None:
-                    self._after(call, output)
-                if self._left is not None:
-                    self._left(path, module, output, call)
+                if output is not None:
+                    self._tell(self._after, call, output)
+                self._tell(self._left, path, module, output, call)
 
         return leaves
 
@@ -310,8 +317,8 @@ class Observer:
             if not run.depth:
                 return
             run.stack.append(path)
-            if self._entered is not None and not run.hidden:
-                self._entered(path, module, args, kwargs)
+            if not run.hidden:
+                self._tell(self._entered, path, module, args, kwargs)
 
         return enters
 
@@ -321,8 +328,8 @@ class Observer:
             if not run.depth or not run.stack:
                 return
             run.stack.pop()
-            if self._left is not None and not run.hidden:
-                self._left(path, module, output, None)
+            if not run.hidden:
+                self._tell(self._left, path, module, output, None)
 
         return leaves
 
@@ -375,4 +382,7 @@ def _outside(frame: Any) -> tuple[str, int] | None:
 
 def _spelled(file: str, line: int) -> str:
     here = os.getcwd() + os.sep
+    for root, name in ((_TORCH, "torch"), (_PACKAGE, "softknee")):
+        if file.startswith(root + os.sep):
+            return f"{name}{file[len(root) :]}:{line}"
     return f"{file[len(here) :] if file.startswith(here) else os.path.basename(file)}:{line}"

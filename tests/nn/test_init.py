@@ -218,6 +218,42 @@ def test_gated_blocks():
     assert model(x).square().mean().item() == pytest.approx(1.0, rel=0.2)
 
 
+def test_what_stands_between_counts():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Linear(200, 200), nn.ReLU(), nn.Dropout(0.1)),
+        *(nn.Linear(200, 200), nn.ReLU(), nn.LayerNorm(200)),
+        nn.Linear(200, 200),
+    )
+    init.initialize(model, softknee.identify(model, torch.randn(8, 200)))
+    assert std_times_root_fan(model[3], 200) == pytest.approx(math.sqrt(2), rel=0.02)
+    assert std_times_root_fan(model[6], 200) == pytest.approx(1.0, rel=0.02)  # its input is normalised
+
+
+def test_a_layer_that_multiplies_by_hand():
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.empty(400, 100)), nn.Parameter(torch.ones(100))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight + self.bias
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 400), nn.ReLU(), Transposed())
+    init.initialize(model, softknee.identify(model, torch.randn(8, 10)))
+    assert std_times_root_fan(model[2], 400) == pytest.approx(math.sqrt(2), rel=0.02)
+
+
+def test_a_reused_layer_is_drawn_once():
+    layer = nn.Linear(64, 64)
+    model = nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), layer)
+    census = softknee.identify(model, torch.randn(4, 64))
+    init.initialize(model, census, generator=torch.Generator().manual_seed(0))
+    expected = torch.empty(64, 64).normal_(0, 1 / 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer.weight.detach(), expected)
+
+
 def test_frozen_tied_and_parametrized_weights():
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -246,6 +282,8 @@ def test_another_model_and_another_method_are_refused():
     census = softknee.identify(model, torch.randn(2, 256))
     with pytest.raises(InputError, match="identify this model"):
         init.initialize(nn.Linear(2, 2), census)
+    with pytest.raises(InputError, match="example inputs"):
+        init.initialize(model, softknee.identify(model))
     with pytest.raises(InputError, match="did you mean 'xavier'"):
         init.initialize(model, census, "xavir")
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from softknee.facts import facts
 
 if TYPE_CHECKING:
     from softknee.identification import Census, Site
+    from softknee.identification.census import Affine
 
 METHODS = ("exact", "he", "xavier")
 
@@ -115,8 +116,9 @@ def initialize(
     """
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}{closest(str(method), METHODS)}")
-    for module, feeding in _layers(model, census):
-        fan_in, fan_out = layer_fans(module)
+    if not census.executed:
+        raise InputError("the census saw no layer run: give softknee.identify example inputs too")
+    for module, feeding, (fan_in, fan_out) in _layers(model, census):
         if method == "xavier":
             std, distribution = math.sqrt(2.0 / max(fan_in + fan_out, 1.0)), "uniform"
         else:
@@ -169,29 +171,35 @@ def _gain(activation: str | Activation, forward: bool, parameters: dict[str, flo
 
 
 def _feeding(census: Census) -> dict[str, str | None]:
-    # Affine layers come in executed order: a layer is fed by the site that follows the layer before it. A gate's
-    # partner (`up`, same shape, run between the gate and its product) reads what the gate reads instead.
+    # The census says which site a layer reads directly. Two more are told by the order of execution: what reads a
+    # product `act(gate) * up` (and `up` reads what the gate reads), and what reads convolutional maps that were pooled
+    # or flattened on the way. Behind a normalisation or a sum the second moment is not the activation's: none.
     feeding: dict[str, str | None] = {}
-    previous = None
+    previous: Affine | None = None
     site: str | None = None
     for affine in census.affines:
-        if (
-            previous is not None
-            and previous.followed_by is not None
-            and census[previous.followed_by].role == "gate"
-            and (affine.fan_in, affine.fan_out) == (previous.fan_in, previous.fan_out)
-        ):
-            feeding.setdefault(affine.path, feeding.get(previous.path))
+        key = affine.preceded_by
+        follows_gate = previous is not None and site == previous.followed_by and _is(census, site, role="gate")
+        if key is None and previous is not None and follows_gate and affine.fan_in == previous.fan_in:
+            key = feeding[previous.path]
         else:
-            feeding.setdefault(affine.path, site)
+            if key is None and (_is(census, site, role="gate") or _is(census, site, unit_dim=1)):
+                key = site
             site = affine.followed_by
+        feeding.setdefault(affine.path, key)
         previous = affine
     return feeding
 
 
-def _layers(model: nn.Module, census: Census) -> Iterator[tuple[nn.Module, float]]:
+def _is(census: Census, key: str | None, **properties: Any) -> bool:
+    return key is not None and all(getattr(census[key], name) == value for name, value in properties.items())
+
+
+def _layers(model: nn.Module, census: Census) -> Iterator[tuple[nn.Module, float, tuple[float, float]]]:
+    """Every layer to initialise, the gain of what feeds it, and its fans; a layer that runs twice once."""
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
-    for path, key in _feeding(census).items():
+    feeding = _feeding(census)
+    for path, affine in {affine.path: affine for affine in reversed(census.affines)}.items():
         try:
             module = model.get_submodule(path)
         except AttributeError:
@@ -201,9 +209,16 @@ def _layers(model: nn.Module, census: Census) -> Iterator[tuple[nn.Module, float
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor) or weight.ndim < 2 or not weight.is_floating_point():
             continue
-        if id(weight) in embedded or not (weight.requires_grad or nn.utils.parametrize.is_parametrized(module)):
+        if id(weight) in embedded or not weight.requires_grad:
             continue
-        yield module, 1.0 if key is None else site_gain(census[key])
+        if affine.kind == type(module).__name__:
+            fans = layer_fans(module)
+        elif weight.numel() == affine.fan_in * affine.fan_out:  # applied as a function: F.linear, x @ weight
+            fans = float(affine.fan_in), float(affine.fan_out)
+        else:
+            continue
+        key = feeding[path]
+        yield module, 1.0 if key is None else site_gain(census[key]), fans
 
 
 def _fans(tensor: Tensor) -> tuple[int, int]:

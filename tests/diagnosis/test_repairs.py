@@ -311,6 +311,25 @@ def test_a_plan_without_a_model_wants_build_fn():
     assert made.try_all(lambda model, settings: np.ones(3), build_fn=mlp).best is None
 
 
+def test_a_report_knows_the_model_that_arms_start_from():
+    model = mlp(depth=20, width=64)
+    made = softknee.diagnose(model, X).plan()
+    assert made.model is model
+    starts = []
+
+    def train_fn(started: nn.Module, settings: Settings) -> np.ndarray:
+        starts.append((settings.lr_factor, settings.clip_norm, started(X).std(0).mean().item()))
+        return np.ones(3)
+
+    trial = made.try_all(train_fn)
+    assert trial.best is None
+    assert [arm.name for arm in trial][:3] == ["baseline", "control", "exact_gain"]
+    assert starts[2][2] > 100 * starts[0][2]
+    with softknee.watch(model) as w:
+        model(X)
+    assert w.report().plan().model is model
+
+
 # --- all of it, on real digits -------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from torch import nn
+
 from softknee.diagnosis.measurements import Measurement
 from softknee.diagnosis.reports import SEVERITIES, Finding, Report, SiteStatistics
 from softknee.diagnosis.symptoms import GRADIENT_ALIVE, ROWS_NEEDED, SYMPTOMS
@@ -151,8 +153,8 @@ EDGES: tuple[Edge, ...] = (
 )
 
 
-def judge(m: Measurement) -> Report:
-    """Look for every symptom, tell causes from consequences, and say what follows."""
+def judge(m: Measurement, subject: nn.Module | None = None) -> Report:
+    """Look for every symptom, tell causes from consequences, and say what follows; `subject` is the model measured."""
     found: list[Finding] = []
     checked, unchecked = [], []
     for symptom in SYMPTOMS:
@@ -176,6 +178,7 @@ def judge(m: Measurement) -> Report:
         output=_output(m),
         history=m.history,
         census=m.census,
+        subject=subject,
     )
 
 

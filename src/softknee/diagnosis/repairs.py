@@ -167,6 +167,7 @@ def propose(report: Report, model: nn.Module | None = None) -> Plan:
     if a finding asks for a repair that does not exist.
     """
     census = report.census
+    model = report.subject if model is None else model
     findings = [finding for finding in report.findings if finding.severity != "info"]
     if census is None or not findings:
         return Plan(report, (), model)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from softknee.diagnosis.repairs import Plan
     from softknee.identification import Census
 
@@ -159,6 +161,8 @@ class Report:
     history: Mapping[str, Any] = field(default_factory=dict)
     """Bounded series: name → {"step": [...], key: [...]}."""
     census: Census | None = None
+    subject: nn.Module | None = field(default=None, repr=False, compare=False)
+    """The model itself, which a trial of repairs starts from; not part of what is written."""
 
     @property
     def healthy(self) -> bool:

@@ -162,13 +162,13 @@ class Comparison:
         The strict gate: too few rows fail it, and so do rows that lost their score.
         """
         allowed = parse_margin(margin)
-        if len(self.rows("lost")) > allowed * len(self.before):
+        if self.result.rows < 2 or len(self.rows("lost")) > allowed * len(self.before):
             return False
         if self.identical:
             return True
         interval = self.result.equivalence_interval
         least = interval.low if self.result.higher_is_better else -interval.high
-        return self.result.rows > 1 and least > -allowed
+        return least > -allowed
 
     def rows(self, kind: str = "changed") -> tuple[ComparedRow, ...]:
         """Rows of one kind, in the order of `before`.
@@ -287,8 +287,8 @@ def compare(
     better = a.higher_is_better[chosen]
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed, "higher_is_better": better}
     result = paired(first, second, margin=allowed, clusters=a.clusters, **settings)
-    identical = _identical(a, b, order)
-    if identical and result.rows > 1:
+    identical = result.rows > 1 and _identical(a, b, order)
+    if identical:
         result = replace(result, verdict="equivalent", rows_needed=None)
     cohorts = []
     for name, mask in a.cohorts.items():
@@ -297,7 +297,7 @@ def compare(
         judged = (
             paired(first[mask], second[mask], margin=allowed, clusters=clusters, **settings) if both.any() else None
         )
-        if judged is not None and identical and judged.rows > 1:
+        if judged is not None and identical:
             judged = replace(judged, verdict="equivalent", rows_needed=None)
         cohorts.append(
             CohortComparison(name, int(mask.sum()), judged, None, "no scores" if judged is None else judged.verdict)
@@ -334,7 +334,9 @@ def parse_margin(margin: float | str) -> float:
         if match is not None:
             # the exponent moves the decimal point, so that "0.5pp" is the double nearest to 0.005
             exponent = int(match[2] or 0) - (2 if match[3] else 0)
-            return float(f"{match[1]}e{exponent}")
+            value = float(f"{match[1]}e{exponent}")
+            if value < math.inf:
+                return value
     elif isinstance(margin, (int, float)) and not isinstance(margin, bool) and 0 <= margin < math.inf:
         return float(margin)
     raise InputError(f"margin must be a number of at least 0, such as 0.005, '0.5pp' or '0.5%'; got {margin!r}")

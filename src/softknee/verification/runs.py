@@ -202,14 +202,14 @@ def evaluate(
             if classes and isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point():
                 lone += [float(outputs.min()), float(outputs.max())] if outputs.numel() == targets.numel() else []
             if callable(cost):
-                costs.extend(float(value) for value in plain(cost(inputs, outputs)))
+                costs.extend(_costs(cost(inputs, outputs)))
     if lone and min(lone) >= 0 and max(lone) <= 1 and any(entry.reads_logits for entry in chosen):
         raise InputError(
             "the model's one output per target always lies in [0, 1], so it looks like a probability where a logit is "
             "expected; return logits, or pass Metric('accuracy', partial(accuracy, threshold=0.5))"
         )
     if cost is not None and not callable(cost):
-        costs = [float(value) for value in plain(cost)]
+        costs = _costs(cost)
     if cost is not None and len(costs) != len(data):
         raise InputError(f"cost must give one number per row: {len(costs)} for {len(data)} rows")
     provenance = _provenance(model, data, device, digest.hexdigest()[:32])
@@ -332,6 +332,14 @@ def _scored(entry: Metric, outputs: Any, targets: Any) -> NDArray[np.float64]:
         raise
     except Exception as error:
         raise InputError(f"metric {entry.name!r} failed: {type(error).__name__}: {error}") from error
+
+
+def _costs(values: Any) -> list[float]:
+    try:
+        listed = values.tolist() if hasattr(values, "tolist") else list(values)
+        return [math.nan if value is None else float(value) for value in listed]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"cost must give one number per row; {error}") from None
 
 
 def _holds_classes(targets: Any) -> bool:

@@ -80,7 +80,8 @@ def required_rows(fixed: float, broken: float, *, power: float = 0.9, confidence
     """Rows that the exact McNemar test needs to find these rates of fixed and broken rows with chance `power`.
 
     2 % against 1 % at 90 % needs about 3.2 thousand. None where the rates are equal: no number of rows shows that.
-    Exact by bisection over `mcnemar_power` up to 10,000 changed rows, Connor's (1987) formula beyond.
+    Exact by bisection over `mcnemar_power` up to 1,000 changed rows, Connor's (1987) formula with a
+    continuity correction beyond.
     """
     changed = _rates(fixed, broken)
     _share("power", power)
@@ -89,8 +90,8 @@ def required_rows(fixed: float, broken: float, *, power: float = 0.9, confidence
         return None
     both, one = _normal((1 + confidence) / 2), _normal(power)
     root = both * math.sqrt(changed) + one * math.sqrt(max(changed - difference**2, 0.0))
-    rows = math.ceil((root / difference) ** 2)
-    if rows * changed > 10_000:
+    rows = math.ceil((root / difference) ** 2 + 1 / difference)  # the second term: the exact test moves in whole rows
+    if rows * changed > 1_000:
         return rows
     low, high = 1, max(rows, 2)
     while mcnemar_power(high, fixed, broken, confidence=confidence) < power:

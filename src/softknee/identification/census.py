@@ -11,6 +11,21 @@ import torch
 
 
 @dataclass(frozen=True)
+class Span:
+    """Where a hand-written activation begins and ends, so that an Observer can watch it.
+
+    begin, end: (path, which torch function called there in one forward, its name) of the first step that reads the
+    input and of the last step; argument: which of the first step's tensors the input is; covers: keys of the
+    activation calls that are part of it and no sites of their own.
+    """
+
+    begin: tuple[str, int, str]
+    end: tuple[str, int, str]
+    argument: int
+    covers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Site:
     """One place where an activation is applied.
 
@@ -26,6 +41,7 @@ class Site:
     measured: whether an Observer can watch it.
     preceded_by: path of the affine map that feeds it, where that can be told.
     note: the nearest neighbour of an unknown one, and what else a reader must know.
+    span: of a hand-written one, for the Observer; not part of `to_dict()`.
     """
 
     key: str
@@ -44,9 +60,10 @@ class Site:
     measured: bool = True
     preceded_by: str | None = None
     note: str = ""
+    span: Span | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(self)
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "span"}
 
     @property
     def name(self) -> str:
@@ -199,9 +216,9 @@ def _number(value: float) -> float | str:
 
 def _plain(value: Any) -> Any:
     """Plain JSON types: tuples as lists, NaN and ±inf as strings."""
-    if isinstance(value, Collapse):
+    if isinstance(value, (Collapse, Site)):
         return value.to_dict()
-    if isinstance(value, (Site, Affine, Head, Census)):
+    if isinstance(value, (Affine, Head, Census)):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}

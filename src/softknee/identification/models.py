@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import catalog
 from ..errors import InputError
-from .census import Affine, Census, Head, Site
+from .census import Affine, Census, Head, Site, Span
 from .cores import Core, Regions, of_module
 from .folding import collapses
 from .matching import Match, match, match_values, probes
@@ -292,9 +292,20 @@ class _Reading:
         found = core.found
         site = Site(
             f"{path}#{number}", path, number, found.activation, found.parameters if found.activation else {},
-            "inferred", "functional", core.formula(trace), last.source, measured=False, note=_note(found),
+            "inferred", "functional", core.formula(trace), last.source, note=_note(found),
         )  # fmt: skip
+        span = self._span(core, steps, tuple(call.key for call in calls))
+        site = replace(site, span=span, measured=span is not None)
         self._add(last, core.first, core.last, site)
+
+    def _span(self, core: Core, steps: list[Step], covers: tuple[str, ...]) -> Span | None:
+        """Where an Observer finds the core again; None where it begins or ends inside a module."""
+        first = next((s for s in steps if core.first in s.inputs and not s.is_module), None)
+        last = steps[-1]
+        if first is None or first.ordinal is None or last.ordinal is None:
+            return None
+        begin = (first.path, first.ordinal, first.name)
+        return Span(begin, (last.path, last.ordinal, last.name), first.inputs.index(core.first), covers)
 
     def _step(self, step: Step) -> None:
         """What is no elementwise core: gated and normalizing calls, fused kernels, custom modules."""
@@ -476,10 +487,19 @@ class _Reading:
         found = []
         for step in filter(self._is_affine, self.trace.steps):
             fan_in, fan_out = self._fans(step)
-            value = self.trace.back(self.trace.varying(step)[0])
+            value = self._rearranged(self.trace.varying(step)[0])
             kind = type(step.symbol).__name__ if step.is_module else step.name
             found.append(Affine(step.path, kind, fan_in, fan_out, after.get(step.index), outputs.get(value)))
         return tuple(found)
+
+    def _rearranged(self, value: int) -> int:
+        """The value whose elements these are: back through copies, reshapes, transposes, slices."""
+        while (step := self.trace.producer(value)) is not None and (step.neutral or step.name in _RESHAPES):
+            given = self.trace.varying(step)
+            if len(given) != 1:
+                break
+            value = given[0]
+        return value
 
     def _fans(self, step: Step) -> tuple[int, int]:
         weight = getattr(step.symbol, "weight", None) if step.is_module else None

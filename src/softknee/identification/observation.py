@@ -17,21 +17,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .. import catalog
 from ..errors import InputError
-from .recognition import (
-    Entry,
-    Tables,
-    bind,
-    call_parameters,
-    module_parameters,
-    qualified,
-)
+from .recognition import Entry, Tables, bare, bind, call_parameters, module_parameters, qualified, tensors
+
+if TYPE_CHECKING:
+    from .census import Census, Site
 
 _TORCH = os.path.dirname(torch.__file__)
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -86,10 +83,14 @@ class Call:
 
     @property
     def implementation(self) -> str:
+        if self.entry.implementation is not None:
+            return self.entry.implementation
         return qualified(type(self.symbol) if self.form == "module" else self.symbol)
 
     @property
     def parameters(self) -> dict[str, float]:
+        if self.entry.parameters is not None:
+            return dict(self.entry.parameters)
         if self.form == "module":
             return module_parameters(self.entry, self.symbol)
         return call_parameters(self.entry, self.symbol, self._arguments, self._keywords)
@@ -142,6 +143,7 @@ class _Run(threading.local):
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.ordinals: dict[str, int] = {}
+        self.open: dict[str, Call] = {}
         self.stack: list[str] = []
         self.pending: list[Call | None] = []
 
@@ -164,9 +166,10 @@ class Observer:
     """Calls `before(call)` just before an activation is applied (in-place ones have not overwritten their input yet)
     and `after(call, output)` just after.
 
-    functional: also see activations called as functions; False leaves the mode off (cheaper: use it for a model that
-        is known to have module sites only).
-    extra: path → `Entry` for further modules to be seen as activations (custom ones that `identify` has matched).
+    functional: also see activations called as functions; False leaves the mode off (cheaper, for a model that is
+        known to have module sites only). By default what `census` says, and True without one.
+    census: what `identify` found in this model. With it custom activation modules and hand-written activations are
+        seen as the sites they are, and the calls inside them are not.
     operation(func, args, kwargs, output, path, call, ordinal): every torch function called in the model's forward outside
         activation modules; `call` is set where it is an activation, `ordinal` counts the functions called in a path.
     entered(path, module, args, kwargs), left(path, module, output, call): every module of the model,
@@ -181,8 +184,8 @@ class Observer:
         before: Callable[[Call], Any] | None = None,
         after: Callable[[Call, Any], Any] | None = None,
         *,
-        functional: bool = True,
-        extra: Mapping[str, Entry] | None = None,
+        functional: bool | None = None,
+        census: Census | None = None,
         operation: Callable[..., Any] | None = None,
         entered: Callable[..., Any] | None = None,
         left: Callable[..., Any] | None = None,
@@ -199,11 +202,33 @@ class Observer:
         self._operation = operation
         self._entered = entered
         self._left = left
+        if functional is None:
+            functional = census is None or census.functional
         self._functional = functional or operation is not None
         self._tables = Tables()
-        self._extra = dict(extra or {})
+        self._custom: dict[str, Entry] = {}
+        self._identified: dict[str, Entry] = {}
+        self._covered: set[str] = set()
+        self._begins_at: dict[tuple[str, int], list[Site]] = {}
+        self._ends_at: dict[tuple[str, int], list[Site]] = {}
+        for site in census.sites if census is not None else ():
+            self._expect(site)
         self._handles: list[Any] = []
         self._run = _Run()
+
+    def _expect(self, site: Site) -> None:
+        if site.evidence != "inferred" or not site.measured:
+            return
+        activation = None if site.activation is None else catalog.get(site.activation)
+        entry = Entry(activation, site.activation or "unknown", parameters=site.parameters,
+                      implementation=site.implementation)  # fmt: skip
+        self._identified[site.key] = entry
+        if site.form == "module":
+            self._custom[site.path] = entry
+        elif site.span is not None:
+            self._covered.update(site.span.covers)
+            self._begins_at.setdefault(site.span.begin[:2], []).append(site)
+            self._ends_at.setdefault(site.span.end[:2], []).append(site)
 
     # -- the block
 
@@ -213,7 +238,7 @@ class Observer:
         every = self._functional or self._entered is not None or self._left is not None
         try:
             for path, module in self.model.named_modules():
-                entry = self._extra.get(path) or self._tables.of_module(module)
+                entry = self._custom.get(path) or self._tables.of_module(module)
                 if entry is not None:
                     self._hook(module, self._module_enters(path, entry), self._module_leaves(path))
                 elif every:
@@ -260,6 +285,7 @@ class Observer:
         if run.depth == 0:
             run.counts.clear()
             run.ordinals.clear()
+            run.open.clear()
             run.stack.clear()
             run.pending.clear()
             run.hidden = 0
@@ -290,7 +316,8 @@ class Observer:
             call = None
             if not run.hidden:
                 call = Call(path, run.number(path), entry, "module", module, args, kwargs, None)
-                self._tell(self._before, call)
+                if call.key not in self._covered:
+                    self._tell(self._before, call)
                 self._tell(self._entered, path, module, args, kwargs)
             run.pending.append(call)
             run.hidden += 1
@@ -305,7 +332,7 @@ class Observer:
             run.hidden -= 1
             call = run.pending.pop()
             if call is not None:
-                if output is not None:
+                if output is not None and call.key not in self._covered:
                     self._tell(self._after, call, output)
                 self._tell(self._left, path, module, output, call)
 
@@ -342,24 +369,49 @@ class Observer:
         path = run.stack[-1] if run.stack else ""
         ordinal = run.ordinals.get(path, 0)
         run.ordinals[path] = ordinal + 1
+        if self._begins_at:
+            self._begin(func, args, kwargs, path, ordinal)
         entry = self._tables.of_call(func, args, kwargs)
-        attention = entry is None and self._tables.is_attention(func)
-        if entry is None and not attention:
-            output = func(*args, **kwargs)
-            if self._operation is not None:
-                self._operation(func, args, kwargs, output, path, None, ordinal)
-            return output
-        form = "fused" if entry is None else "functional"
-        entry = entry or _SOFTMAX_INSIDE
-        call = Call(path, run.number(path), entry, form, func, args, kwargs, _outside(sys._getframe(1)))
-        if self._before is not None and not attention:
-            self._before(call)
+        call = None
+        if entry is not None or self._tables.is_attention(func):
+            form = "fused" if entry is None else "functional"
+            frame = _outside(sys._getframe(1))
+            call = Call(path, run.number(path), entry or _SOFTMAX_INSIDE, form, func, args, kwargs, frame)
+            call.entry = self._identified.get(call.key, call.entry)
+        told = call if call is not None and call.form != "fused" and call.key not in self._covered else None
+        if told is not None and self._before is not None:
+            self._before(told)
         output = func(*args, **kwargs)
-        if self._after is not None and not attention:
-            self._after(call, output)
+        if told is not None and self._after is not None:
+            self._after(told, output)
+        if self._ends_at:
+            self._end(func, output, path, ordinal)
         if self._operation is not None:
             self._operation(func, args, kwargs, output, path, call, ordinal)
         return output
+
+    # -- hand-written activations
+
+    def _begin(self, func: Any, args: tuple, kwargs: dict, path: str, ordinal: int) -> None:
+        for site in self._begins_at.get((path, ordinal), ()):
+            assert site.span is not None
+            given = list(tensors((args, kwargs)))
+            # a forward that took another turn than the one identified is not what the census speaks of
+            if bare(func) != site.span.begin[2] or len(given) <= site.span.argument:
+                continue
+            frame = _outside(sys._getframe(2))
+            root = (given[site.span.argument],)
+            call = Call(site.path, site.call, self._identified[site.key], "functional", None, root, {}, frame)
+            self._run.open[site.key] = call
+            if self._before is not None:
+                self._before(call)
+
+    def _end(self, func: Any, output: Any, path: str, ordinal: int) -> None:
+        for site in self._ends_at.get((path, ordinal), ()):
+            call = self._run.open.pop(site.key, None)
+            assert site.span is not None
+            if call is not None and bare(func) == site.span.end[2] and self._after is not None:
+                self._after(call, output)
 
 
 _SOFTMAX_INSIDE = Entry(None, "softmax")

@@ -9,7 +9,7 @@ and without the in-place underscore) follows from the name. Activations that tor
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +26,16 @@ _ATTENTION = nn.functional.scaled_dot_product_attention, nn.functional.multi_hea
 
 @dataclass(frozen=True)
 class Entry:
-    """One activation a torch symbol may stand for, and the arguments that say it is this one."""
+    """One activation a torch symbol may stand for, and the arguments that say it is this one.
+
+    parameters, implementation: as identified before, where the symbol itself cannot tell.
+    """
 
     activation: Any | None
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, float] | None = None
+    implementation: str | None = None
 
     def selected_by(self, value: Callable[[str], Any]) -> bool:
         return all(value(key) == wanted for key, wanted in self.arguments.items())
@@ -171,3 +176,30 @@ def _parameters(activation: Any, value: Callable[[str], Any]) -> dict[str, float
         if isinstance(given, (int, float)):
             found[name] = float(given)
     return found
+
+
+def bare(function: Any) -> str:
+    """`mul` for `torch.mul`, `Tensor.mul_`, `Tensor.__mul__`, `Tensor.__rmul__`; the attribute's name for a property."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if name == "__get__":
+        return "get_" + getattr(getattr(function, "__self__", None), "__name__", "property")
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        reflected = name.removeprefix("i") if name in ("iadd", "isub", "imul", "itruediv", "ipow") else name
+        return {"truediv": "div", "rtruediv": "rdiv"}.get(reflected, reflected)
+    return name.rstrip("_")
+
+
+def tensors(item: Any) -> Iterator[torch.Tensor]:
+    """Every tensor in nested tuples, lists, dicts and dataclass-like outputs."""
+    if isinstance(item, torch.Tensor):
+        yield item
+    elif isinstance(item, dict):
+        for each in item.values():
+            yield from tensors(each)
+    elif isinstance(item, (list, tuple)):
+        for each in item:
+            yield from tensors(each)
+    elif hasattr(item, "__dataclass_fields__"):
+        for name in item.__dataclass_fields__:
+            yield from tensors(getattr(item, name, None))

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from .observation import Call, caller
+from .recognition import bare, tensors
 
 # Functions that hand on the values they are given, where the shape stays the same
 _NEUTRAL = {
@@ -284,18 +285,6 @@ class Recorder:
         )
 
 
-def bare(function: Any) -> str:
-    """`mul` for `torch.mul`, `Tensor.mul_`, `Tensor.__mul__`, `Tensor.__rmul__`; the attribute's name for a property."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "__get__":
-        return "get_" + getattr(getattr(function, "__self__", None), "__name__", "property")
-    if name.startswith("__") and name.endswith("__"):
-        name = name.strip("_")
-        reflected = name.removeprefix("i") if name in ("iadd", "isub", "imul", "itruediv", "ipow") else name
-        return {"truediv": "div", "rtruediv": "rdiv"}.get(reflected, reflected)
-    return name.rstrip("_")
-
-
 def _creates(name: str) -> bool:
     # a tensor like another has its shape, not its values
     return name.endswith("_like") or name.startswith("new_")
@@ -309,21 +298,6 @@ def references(item: Any) -> Iterator[Reference]:
             yield from references(each)
     elif isinstance(item, dict):
         yield from references(list(item.values()))
-
-
-def tensors(item: Any) -> Iterator[torch.Tensor]:
-    """Every tensor in nested tuples, lists, dicts and dataclass-like outputs."""
-    if isinstance(item, torch.Tensor):
-        yield item
-    elif isinstance(item, dict):
-        for each in item.values():
-            yield from tensors(each)
-    elif isinstance(item, (list, tuple)):
-        for each in item:
-            yield from tensors(each)
-    elif hasattr(item, "__dataclass_fields__"):
-        for name in item.__dataclass_fields__:
-            yield from tensors(getattr(item, name, None))
 
 
 def mapped(item: Any, change: Any) -> Any:

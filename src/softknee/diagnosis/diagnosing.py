@@ -94,7 +94,7 @@ def _diagnose(
     census: Census | None = None
     trouble: str | None = None
     weights, gradients, choices = Weights(model), Series(), Series()
-    probe = Probe(lambda key, shape: unit_dimension(census, key, shape))
+    probe = Probe(lambda key, shape: unit_dimension(census, key, shape), rows=BATCH, calls=1)
     probe.live = False
     seen = _Labelled()
     targets_seen: list[Tensor] = []
@@ -146,6 +146,7 @@ def _diagnose(
         census=census,
         segments=probe.segments(),
         order=probe.order,
+        first_nonfinite=probe.first_nonfinite,
         weights=weights,
         gradients=gradients,
         updates=Series(),
@@ -171,7 +172,7 @@ def _diagnose(
             outside = replace(outside, train_accuracy=confidence.accuracy, train_nll=confidence.nll)
         confidence = outside
     spread = float(torch.cat(targets_seen).std()) if sum(map(len, targets_seen)) > 1 else None
-    return judge(replace(measurement, confidence=confidence, target_std=spread))
+    return judge(replace(measurement, confidence=confidence, target_std=spread), model)
 
 
 # -- leaving no trace

@@ -109,6 +109,7 @@ def measure(
     census: Census | None,
     segments: Sequence[tuple[int, int, dict[str, Sums]]],
     order: Mapping[str, int],
+    first_nonfinite: Mapping[str, int],
     weights: Weights,
     gradients: Series,
     updates: Series,
@@ -156,7 +157,7 @@ def measure(
         updates=moved,
         gradient_steps=tuple(gradient_steps),
         update_steps=tuple(updates.steps),
-        origin=_origin(whole, order, weights.names, gradient_steps, gradient_rows, losses_seen),
+        origin=_origin(whole, order, first_nonfinite, weights.names, gradient_steps, gradient_rows, losses_seen),
         steps=steps,
         every=every,
         history=_history(segments, order, gradients, updates, by_weight, moved, losses_seen, extra),
@@ -171,8 +172,9 @@ def describe(sums: Sums, site: Site | None, layers: Mapping[str, LayerStatistics
     elements = max(1, rows * units)
     mean = float(sums.unit_sum.sum()) / elements
     variance = max(0.0, float(sums.unit_square.sum()) / elements - mean * mean)
-    input_mean = float(sums.input_sum[0]) / elements
-    input_variance = float(sums.input_square[0]) / elements - input_mean**2
+    looked = max(1, sums.looked[0])
+    input_mean = float(sums.input_sum[0]) / looked
+    input_variance = float(sums.input_square[0]) / looked - input_mean**2
     freedom = sums.freedom[0]
     across = math.sqrt(float(sums.unit_within.mean()) / freedom) if freedom else None
     dead = tuple((~sums.fired[0]).nonzero().flatten().tolist()) if sums.sloped else ()
@@ -189,8 +191,8 @@ def describe(sums: Sums, site: Site | None, layers: Mapping[str, LayerStatistics
         mean=mean,
         std=math.sqrt(variance) if not math.isnan(variance) else math.nan,
         across_row_std=across,
-        zeros=float(sums.zeros[0]) / elements,
-        saturated=float(sums.saturated[0]) / elements if sums.sloped else None,
+        zeros=float(sums.zeros[0]) / looked,
+        saturated=float(sums.saturated[0]) / looked if sums.sloped else None,
         dead=len(dead) if sums.sloped else None,
         dead_units=dead,
         firing_bound=min(1.0, 3 / max(1, rows)),
@@ -295,6 +297,7 @@ def _top_share(choices: Series, steps: int) -> float | None:
 def _origin(
     sums: Mapping[str, Sums],
     order: Mapping[str, int],
+    checked: Mapping[str, int],
     names: Sequence[str],
     gradient_steps: Sequence[int],
     gradient_rows: Sequence[Sequence[float]],
@@ -302,8 +305,8 @@ def _origin(
 ) -> Origin | None:
     """The first value that was not finite: by step, then input, forward in executed order, loss, gradient."""
     found: list[tuple[int, int, Origin]] = []
-    for key, one in sums.items():
-        step = int(one.first_nonfinite[0])
+    for key in order:
+        step = min(int(sums[key].first_nonfinite[0]) if key in sums else NEVER, checked.get(key, NEVER))
         if step != NEVER:
             where = "input" if key == "input" else "forward"
             found.append((step, -1 if key == "input" else order.get(key, len(order)), Origin(step, where, key)))

@@ -8,6 +8,7 @@ never touched, nothing with a graph is kept, nothing waits for the device before
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from softknee import catalog
+from softknee.errors import SoftkneeError
+
 if TYPE_CHECKING:
     from softknee.catalog import Activation
-    from softknee.identification import Census
+    from softknee.identification import Census, Site
 
 ROWS = 64
 """Rows sampled per batch."""
@@ -25,10 +29,12 @@ POSITIONS = 16
 """Positions (tokens, pixels) sampled per row."""
 SLOT_ELEMENTS = 1 << 16
 """Largest sample of one activation call; wide layers give up positions, then rows."""
-BUFFER_ELEMENTS = 1 << 16
-"""Elements per site at which a buffer is reduced, unless one call already has more."""
-CALLS = 16
+BUFFER_ELEMENTS = 1 << 22
+"""Elements that the buffers of all sites hold together (16 MiB), unless one call of each already has more."""
+CALLS = 128
 """Calls per site at which a buffer is reduced."""
+TOTALS = 256
+"""Whole-tensor sums held back before they are looked at."""
 SEGMENTS = 16
 """Segments of time kept; when there are more, neighbours merge."""
 SATURATION_SLOPE = 1e-2
@@ -54,6 +60,9 @@ class Sums:
     """Rows × positions per site."""
     freedom: tuple[int, ...]
     """Degrees of freedom of `unit_within`: Σ over batches of (rows − 1) × positions."""
+    looked: tuple[int, ...]
+    """Values per site behind `zeros`, `saturated`, `input_sum`, `input_square` and `counts`: the first call's of
+    each buffer, since shares need fewer values than extremes."""
     unit_sum: Tensor
     unit_square: Tensor
     unit_within: Tensor
@@ -85,6 +94,7 @@ class Sums:
             self,
             rows=tuple(a + b for a, b in zip(self.rows, other.rows, strict=True)),
             freedom=tuple(a + b for a, b in zip(self.freedom, other.freedom, strict=True)),
+            looked=tuple(a + b for a, b in zip(self.looked, other.looked, strict=True)),
             fired=self.fired | other.fired,
             sloped=self.sloped and other.sloped,
             amax=torch.maximum(self.amax, other.amax),
@@ -103,6 +113,7 @@ class Sums:
             keys=(self.keys[index],),
             rows=(self.rows[index],),
             freedom=(self.freedom[index],),
+            looked=(self.looked[index],),
             **tensors,
         )
 
@@ -144,14 +155,19 @@ def reduce(
     activation: Activation | None,
     parameters: dict[str, float],
     outputs: Tensor | None = None,
-    peaks: Tensor | None = None,
+    thin: int = 1,
 ) -> Sums:
     """Sums of packed samples.
 
     `inputs`: (sites, batches, rows, positions, units), pre-activations. `outputs`: the same shape; None recomputes
-    them, which an elementwise activation allows (with no activation they are the inputs). `peaks`: (sites, batches),
-    largest magnitudes over the whole tensors the samples came from. `steps`: the training step of each batch.
+    them, which an elementwise activation allows (with no activation they are the inputs). `steps`: the training step
+    of each batch. One row in `thin` counts; that all are finite is looked at in any case.
     """
+    total = inputs.sum((2, 3, 4))
+    if outputs is not None:
+        total = total + outputs.sum((2, 3, 4))
+    inputs = inputs[:, :, ::thin]
+    outputs = outputs[:, :, ::thin] if outputs is not None else None
     sites, batches, rows, positions, units = inputs.shape
     known = activation is not None and activation.kind == "elementwise"
     if outputs is not None:
@@ -160,31 +176,32 @@ def reduce(
         values = inputs
     else:
         values = activation(inputs, **parameters)
-    slope = activation.slope(inputs, **parameters).abs() if known and activation is not None else None
 
     mean = values.mean(2, keepdim=True)
-    centred = values - mean
-    within = centred.mul_(centred).sum((1, 2, 3))
-    batch_sum = inputs.sum((2, 3, 4))
-    magnitude = values.abs().amax((2, 3, 4))
-    suspect = ~(batch_sum.isfinite() & magnitude.isfinite())
-    if peaks is not None:
-        suspect |= ~peaks.isfinite()
+    low, high = inputs.amin((1, 2, 3)), inputs.amax((1, 2, 3))
+    largest = torch.maximum(values.amax((1, 2, 3)).amax(1), -values.amin((1, 2, 3)).amin(1))
+    # NaN and Inf survive sums and extremes, so the small tensors tell of the large ones.
+    suspect = ~(total.isfinite() & mean.isfinite().flatten(2).all(2))
     when = torch.tensor(list(steps), dtype=torch.int64, device=inputs.device)
-    first = torch.where(suspect, when, NEVER).amin(1)
-    if inputs.device.type == "cpu" and not suspect.any():
+    host = inputs.device.type == "cpu"  # where looking at a value costs nothing
+    if host and not suspect.any():
         nonfinite = torch.zeros(sites, dtype=torch.int64)
     else:
         nonfinite = (~(inputs.isfinite() & values.isfinite())).sum((1, 2, 3, 4))
         nonfinite = torch.maximum(nonfinite, suspect.sum(1))
 
-    if slope is None:
-        fired = torch.ones(sites, units, dtype=torch.bool, device=inputs.device)
-        saturated = torch.zeros(sites, dtype=torch.int64, device=inputs.device)
-    else:
-        fired = ~(slope.amax((1, 2, 3)) == 0)
-        saturated = (slope < SATURATION_SLOPE).sum((1, 2, 3, 4))
-    bins = histogram_bin(inputs[:, 0]).flatten(1).to(torch.int64)
+    part = inputs[:, 0]
+    zeros = values[:, 0].flatten(1).eq(0).sum(1)
+    fired = torch.ones(sites, units, dtype=torch.bool, device=inputs.device)
+    saturated = torch.zeros(sites, dtype=torch.int64, device=inputs.device)
+    if known and activation is not None:
+        saturated = (activation.slope(part, **parameters).abs() < SATURATION_SLOPE).sum((1, 2, 3))
+        fired = _fired(inputs, low, high, activation, parameters, host)
+    # In place where the values are our own: fresh memory costs more than the arithmetic.
+    own = values is not inputs and values is not outputs
+    centred = values.sub_(mean) if own else values - mean
+    within = centred.mul_(centred).sum((1, 2, 3))
+    bins = histogram_bin(part).flatten(1).to(torch.int64)
     offsets = torch.arange(sites, device=inputs.device).unsqueeze(1) * BINS
     counts = torch.bincount((bins + offsets).flatten(), minlength=sites * BINS).view(sites, BINS)
     return Sums(
@@ -192,29 +209,61 @@ def reduce(
         activation=activation,
         rows=(batches * rows * positions,) * sites,
         freedom=(batches * (rows - 1) * positions,) * sites,
+        looked=(rows * positions * units,) * sites,
         unit_sum=mean.sum((1, 2, 3), dtype=torch.float64) * rows,
         unit_square=within.to(torch.float64) + mean.square().sum((1, 2, 3), dtype=torch.float64) * rows,
         unit_within=within.to(torch.float64),
         fired=fired,
         sloped=known,
-        zeros=(values == 0).sum((1, 2, 3, 4)),
+        zeros=zeros,
         saturated=saturated,
-        amax=magnitude.amax(1).to(torch.float64),
+        amax=largest.to(torch.float64),
         nonfinite=nonfinite,
-        first_nonfinite=first,
-        input_sum=batch_sum.sum(1, dtype=torch.float64),
-        input_square=inputs.square().sum((1, 2, 3, 4), dtype=torch.float64),
+        first_nonfinite=torch.where(suspect, when, NEVER).amin(1),
+        input_sum=part.sum((1, 2, 3), dtype=torch.float64),
+        input_square=part.square().sum((1, 2, 3), dtype=torch.float64),
         counts=counts,
     )
 
 
-def sample(shape: torch.Size, unit_dim: int) -> tuple[tuple[slice, ...], tuple[int, int, int]]:
+def _fired(
+    inputs: Tensor, low: Tensor, high: Tensor, activation: Activation, parameters: dict[str, float], host: bool
+) -> Tensor:
+    """(sites, units): whether f′ is not 0 somewhere. `low` and `high` are each unit's extreme inputs.
+
+    A unit whose f′ is not 0 at one of its extremes has fired, one whose extremes lie in one dead interval has not;
+    only the others (f′ underflows in floating point) are looked at row by row.
+    """
+    if not host:
+        return (activation.slope(inputs, **parameters) != 0).flatten(1, 3).any(1)
+    fired = (activation.slope(torch.stack((low, high)), **parameters) != 0).any(0)
+    doubtful = ~fired
+    for start, end in _dead(activation, tuple(parameters.items())):
+        doubtful &= ~((low >= start) & (high <= end))
+    if doubtful.any():
+        rows = inputs.flatten(1, 3).transpose(1, 2)[doubtful]
+        fired[doubtful] = (activation.slope(rows, **parameters) != 0).any(1)
+    return fired
+
+
+@functools.cache
+def _dead(activation: Activation, parameters: tuple[tuple[str, float], ...]) -> tuple[tuple[float, float], ...]:
+    """Intervals where f′ is exactly 0; none where facts cannot tell."""
+    from softknee.facts import facts
+
+    try:
+        return tuple((float(start), float(end)) for start, end in facts(activation, **dict(parameters)).dead)
+    except (SoftkneeError, ArithmeticError, TypeError):
+        return ()
+
+
+def sample(shape: torch.Size, unit_dim: int, most: int = ROWS) -> tuple[tuple[slice, ...], tuple[int, int, int]]:
     """Slices that take the sample from a tensor whose units are last, and its (rows, positions, units)."""
     sizes = list(shape)
     units = sizes.pop(unit_dim)
     rows, spatial = (sizes[0], sizes[1:]) if sizes else (1, [])
     afford = max(1, SLOT_ELEMENTS // max(units, 1))
-    take = min(rows, ROWS, afford)
+    take = min(rows, most, afford)
     budget = max(1, min(POSITIONS, afford // max(take, 1)))
     slices = [_spread(rows, take)]
     positions = 1
@@ -244,9 +293,12 @@ class _Group:
         dtype: torch.dtype,
         device: torch.device,
         observed: bool | None,
+        calls: int,
+        thin: int,
     ) -> None:
         self.activation, self.parameters, self.shape = activation, parameters, shape
-        self.calls = max(1, min(CALLS, BUFFER_ELEMENTS // max(1, shape[0] * shape[1] * shape[2])))
+        self.thin = thin
+        self.calls = calls
         self.dtype, self.device, self.observed = dtype, device, observed
         self.slots: list[_Slot] = []
         self.inputs = self._new(0)
@@ -285,41 +337,35 @@ class _Group:
                 chosen: Any = slice(0, len(slots))
             else:
                 chosen = torch.tensor([slot.row for slot in slots], device=self.device)
-            peaks = None
-            if slots[0].partial:
-                peaks = torch.stack([torch.stack(slot.peaks) for slot in slots])
             # Steps may differ between sites that run in different forwards; the first site's serve for the block
             # only when they agree.
             if any(slot.steps != slots[0].steps for slot in slots):
                 for slot in slots:
                     result.append(self._reduce([slot], slice(slot.row, slot.row + 1), fill))
             else:
-                result.append(self._reduce(slots, chosen, fill, peaks))
+                result.append(self._reduce(slots, chosen, fill))
             for slot in slots:
                 slot.clear()
         return result
 
-    def _reduce(self, slots: list[_Slot], chosen: Any, fill: int, peaks: Tensor | None = None) -> Sums:
-        if peaks is None and slots[0].partial:
-            peaks = torch.stack([torch.stack(slot.peaks) for slot in slots])
+    def _reduce(self, slots: list[_Slot], chosen: Any, fill: int) -> Sums:
+        outputs = None if self.outputs is None else self.outputs[chosen, :fill]
         return reduce(
             tuple(slot.key for slot in slots),
             self.inputs[chosen, :fill],
             slots[0].steps,
             self.activation,
             self.parameters,
-            None if self.outputs is None else self.outputs[chosen, :fill],
-            peaks,
+            outputs,
+            self.thin,
         )
 
 
 class _Slot:
     """Where the samples of one site of one shape go."""
 
-    __slots__ = (
-        "fill", "group", "into", "key", "outputs", "partial", "peaks", "row", "shape", "slices", "steps", "trivial",
-        "unit_dim",
-    )  # fmt: skip
+    __slots__ = ("calls", "fill", "group", "into", "key", "outputs", "partial", "row", "shape", "slices", "steps",
+                 "trivial", "unit_dim")  # fmt: skip
 
     def __init__(
         self, key: str, shape: torch.Size, unit_dim: int, slices: tuple[slice, ...], size: tuple[int, int, int]
@@ -330,10 +376,9 @@ class _Slot:
         self.trivial = not self.partial and len(shape) == 2 and unit_dim in (-1, 1)
         self.row = self.fill = 0
         self.steps: list[int] = []
-        self.peaks: list[Tensor] = []
 
     def bind(self, group: _Group) -> None:
-        self.group = group
+        self.group, self.calls = group, group.calls
         picked = [
             len(range(*s.indices(n))) for s, n in zip(self.slices, _units_last(self.shape, self.unit_dim), strict=True)
         ]
@@ -345,6 +390,8 @@ class _Slot:
     def pick(self, tensor: Tensor) -> Tensor:
         if self.trivial:
             return tensor
+        if len(self.shape) == 2 and self.unit_dim in (-1, 1):
+            return tensor[self.slices[0]]
         if tensor.dim() < 2:
             return tensor.reshape(1, -1)[self.slices]
         return tensor.movedim(self.unit_dim, -1)[self.slices]
@@ -352,7 +399,6 @@ class _Slot:
     def clear(self) -> None:
         self.fill = 0
         self.steps = []
-        self.peaks = []
 
 
 def _units_last(shape: torch.Size, unit_dim: int) -> list[int]:
@@ -364,17 +410,25 @@ def _units_last(shape: torch.Size, unit_dim: int) -> list[int]:
 class Probe:
     """Callbacks for an observer of activation calls, and what they measured.
 
-    `unit_dim(key, shape)` tells which dimension of a site's tensor holds its units. `before` and `after` are to be
+    `unit_dim(key, shape)` tells which dimension of a site's tensor holds its units; `rows` are sampled per call,
+    `calls` of a site are reduced together, one row in `thin`. `before` and `after` are to be
     called just before and just after an activation is applied; `end_step` once per sampled training step.
     """
 
-    def __init__(self, unit_dim: Callable[[str, torch.Size], int]) -> None:
-        self.unit_dim = unit_dim
+    def __init__(
+        self, unit_dim: Callable[[str, torch.Size], int], rows: int = ROWS, calls: int = CALLS, thin: int = 1
+    ) -> None:
+        self.unit_dim, self.rows, self.calls, self.thin = unit_dim, rows, calls, thin
+        self.sites = 0
+        """How many sites to expect, which the buffers share."""
         self.step = 0
         self.order: dict[str, int] = {}
         """Site keys in the order in which they were first executed."""
         self.live = True
         """Off: calls are ignored."""
+        self.first_nonfinite: dict[str, int] = {}
+        """Key → first step at which `check` found a value that is not finite."""
+        self._totals: list[tuple[str, int, Tensor]] = []
         self._slots: dict[str, _Slot] = {}
         self._all: dict[tuple[Any, ...], _Slot] = {}
         self._groups: dict[Any, _Group] = {}
@@ -391,6 +445,11 @@ class Probe:
         key = call.key
         value = call.inputs[0]
         slot = self._slots.get(key)
+        if slot is not None and slot.trivial and slot.fill < slot.calls and slot.shape == value.shape:
+            slot.into[slot.fill].copy_(value.detach())  # what follows, for the usual case
+            slot.steps.append(self.step)
+            slot.fill += 1
+            return
         if slot is None or slot.shape != value.shape:
             activation = call.activation
             if not _measurable(value) or (activation is not None and activation.kind == "gated"):
@@ -424,6 +483,24 @@ class Probe:
             slot = self._slot(key, value, None, {}, observed=False)
         self._copy(slot, value)
 
+    def check(self, key: str, value: Tensor) -> None:
+        """Note whether a whole tensor is finite: a sample may miss the one row that is not, a sum does not."""
+        self.order.setdefault(key, len(self.order))
+        self._totals.append((key, self.step, value.detach().sum(dtype=torch.float32)))
+
+    def _settle(self) -> None:
+        """Look at the sums that `check` noted; keep the first step at which one was not finite."""
+        by_device: dict[torch.device, list[tuple[str, int, Tensor]]] = {}
+        for entry in self._totals:
+            by_device.setdefault(entry[2].device, []).append(entry)
+        for entries in by_device.values():
+            bad = ~torch.stack([total for *_, total in entries]).isfinite()
+            if bad.any():
+                for (key, step, _), hit in zip(entries, bad.tolist(), strict=True):
+                    if hit:
+                        self.first_nonfinite.setdefault(key, step)
+        self._totals.clear()
+
     def last(self, key: str) -> Tensor:
         """The sample of `key` last taken, (rows, ..., units): a view into the buffer, to be used at once."""
         slot = self._slots[key]
@@ -435,8 +512,7 @@ class Probe:
             self._reduce(slot.group)
         slot.into[slot.fill].copy_(value if slot.trivial else slot.pick(value))
         if slot.partial:
-            # The sample may miss the one row that is not finite; one pass over the whole tensor does not.
-            slot.peaks.append(torch.linalg.vector_norm(value, float("inf")))
+            self.check(slot.key, value)
         slot.steps.append(self.step)
         slot.fill += 1
 
@@ -453,18 +529,18 @@ class Probe:
             self.order.setdefault(key, len(self.order))
             unit_dim = -1 if value.dim() < 2 else self.unit_dim(key, value.shape)
             shape = value.shape if value.dim() > 1 else torch.Size((1, value.numel()))
-            slices, size = sample(shape, unit_dim)
+            slices, size = sample(shape, unit_dim, self.rows)
             known = _Slot(key, value.shape, unit_dim, slices, size)
             dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
             if observed is None:
-                # A learned parameter moves (and may differ per unit), so its outputs are copied, not recomputed.
-                observed = activation is None or activation.kind != "elementwise"
-                observed |= any(activation.parameters[p].learnable for p in parameters) if activation else False
+                observed = not _pure(activation)
             name = (activation, tuple(sorted(parameters.items())), size, dtype, value.device, observed)
             group = self._groups.get(name)
             if group is None:
                 self._trim()
-                group = _Group(activation, dict(parameters), size, dtype, value.device, observed)
+                room = BUFFER_ELEMENTS // max(8, self.sites) // (size[0] * size[1] * size[2])
+                calls = max(1, min(self.calls, room))
+                group = _Group(activation, dict(parameters), size, dtype, value.device, observed, calls, self.thin)
                 self._groups[name] = group
             group.add(known)
             self._all[key, value.shape, value.device] = known
@@ -489,6 +565,8 @@ class Probe:
     def end_step(self) -> None:
         """Close a sampled step; from time to time close a segment, merging old ones."""
         self._sampled += 1
+        if len(self._totals) >= TOTALS:
+            self._settle()
         if self._sampled % self._length:
             return
         self._close()
@@ -509,16 +587,33 @@ class Probe:
         for group in self._groups.values():
             for slot in group.slots:
                 slot.clear()
+        self._totals.clear()
+        self.first_nonfinite.clear()
         self._open, self._segments, self._opened, self._sampled, self._length = {}, [], self.step, 0, 4
 
     def segments(self) -> tuple[tuple[int, int, dict[str, Sums]], ...]:
         """(first step, last step, site key → its sums) over time, on the host. Waits for the device."""
+        self._settle()
         for group in self._groups.values():
             self._reduce(group)
         result = list(self._segments)
         if self._open:
             result.append((self._opened, self.step, self._open))
         return tuple((first, last, _by_site(sums)) for first, last, sums in result)
+
+
+def _pure(activation: Activation | None) -> bool:
+    """Whether outputs follow from inputs: not where a parameter is learned (it moves, and may differ per unit)."""
+    return (
+        activation is not None
+        and activation.kind == "elementwise"
+        and not any(parameter.learnable for parameter in activation.parameters.values())
+    )
+
+
+def recomputable(site: Site) -> bool:
+    """Whether a probe can do without this site's outputs."""
+    return site.activation is not None and _pure(catalog.get(site.activation))
 
 
 def unit_dimension(census: Census | None, key: str, shape: torch.Size) -> int:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from softknee.diagnosis.measurements import Measurement, measure, output_tensor
-from softknee.diagnosis.probes import Probe, unit_dimension
+from softknee.diagnosis.probes import Probe, recomputable, unit_dimension
 from softknee.diagnosis.series import Series
 from softknee.diagnosis.weights import Weights
 from softknee.errors import InputError
@@ -35,6 +35,15 @@ from softknee.identification.observation import Observer
 if TYPE_CHECKING:
     from softknee.diagnosis.reports import Report
     from softknee.identification import Census
+
+
+APART = 4
+"""When nearly every step is measured, what is dear and changes slowly (gradients, updates, the outputs' largest class)
+is measured every fourth time."""
+
+
+THIN = 4
+"""One sampled row in so many is reduced when every step is measured; whether all are finite is still looked at."""
 
 
 class Watch:
@@ -55,15 +64,17 @@ class Watch:
         self.census: Census | None = None
         self.trouble: str | None = None
         """Why the model could not be identified, if it could not."""
-        self._probe = Probe(self._unit_dim)
+        self._probe = Probe(self._unit_dim, thin=1 if every >= APART else THIN)
         self._weights = Weights(model)
         self._losses = Series(4096)
         self._extra: dict[str, Series] = {}
         self._gradients = Series()
         self._updates = Series()
         self._choices = Series()
+        self._seer: Observer | None = None
+        """Built once; entered for the steps that are measured, and then also `_observer`."""
         self._observer: Observer | None = None
-        self._functional = True
+        self._functional = self._outputs = True
         self._handles: list[Any] = []
         self._snapshot: Tensor | None = None
         self._rank = -1
@@ -102,9 +113,11 @@ class Watch:
         self._snapshot = None
 
     def _attach(self) -> None:
-        observer = Observer(self.model, self._probe.before, self._probe.after, functional=self._functional)
-        observer.__enter__()
-        self._observer = observer
+        if self._seer is None:
+            after = self._probe.after if self._outputs else None
+            self._seer = Observer(self.model, self._probe.before, after, functional=self._functional)
+        self._seer.__enter__()
+        self._observer = self._seer
         self._snapshot = self._weights.snapshot()
 
     def _detach(self) -> None:
@@ -130,7 +143,7 @@ class Watch:
         self._probe.live = True
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.is_floating_point():
-                self._probe.record("input", value)
+                self._probe.check("input", value)
                 break
 
     def _identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -138,7 +151,11 @@ class Watch:
         self._probe.live = False
         try:
             self.census = identify(self.model, bound(self.model, args, kwargs))
-            self._functional = any(site.measured and site.form == "functional" for site in self.census.sites)
+            self._probe.sites = len(self.census)
+            self._functional = self.census.functional
+            self._outputs = not all(recomputable(site) for site in self.census.sites if site.measured)
+            if not (self._functional and self._outputs):
+                self._seer = None  # a cheaper one from the next step on
         except Exception as problem:  # the training must go on whatever the model does when run once more
             self.trouble = f"{type(problem).__name__}: {problem}"
         finally:
@@ -152,7 +169,7 @@ class Watch:
             value = output_tensor(output)
             if value is not None and value.is_floating_point():
                 self._probe.record("output", value)
-                if value.dim() > 1 and value.shape[-1] > 1:
+                if value.dim() > 1 and value.shape[-1] > 1 and self._due:
                     self._choices.add(self.step, self._probe.last("output").argmax(-1).flatten())
 
     def _unit_dim(self, key: str, shape: torch.Size) -> int:
@@ -160,8 +177,13 @@ class Watch:
 
     # -- a step
 
+    @property
+    def _due(self) -> bool:
+        """Whether this step, a measured one, is also one for the dearer measurements."""
+        return self.every >= APART or self.step // self.every % APART == 0
+
     def _before_update(self, *_: Any) -> None:
-        if self._observer is not None:
+        if self._observer is not None and self._due:
             self._read_gradients()
 
     def _after_update(self, *_: Any) -> None:
@@ -184,10 +206,11 @@ class Watch:
     @torch.no_grad()
     def _end_step(self) -> None:
         if self._observer is not None:
-            now = self._weights.snapshot()
-            if self._snapshot is not None and now is not None and now.shape == self._snapshot.shape:
-                self._updates.add(self.step, self._weights.ratios(self._snapshot, now))
-            self._snapshot = now
+            if self._snapshot is not None:
+                now = self._weights.snapshot()
+                if now is not None and now.shape == self._snapshot.shape:
+                    self._updates.add(self.step, self._weights.ratios(self._snapshot, now))
+                self._snapshot = None
             self._probe.end_step()
         self.step += 1
         if self.step % self.every:
@@ -195,9 +218,12 @@ class Watch:
                 self._detach()
         elif self._observer is None:
             self._attach()
-        elif self._identified and self._observer._functional != self._functional:
-            self._detach()
-            self._attach()
+        else:
+            if self._seer is None:
+                self._detach()
+                self._attach()
+            if self._due:
+                self._snapshot = self._weights.snapshot()
 
     def log(self, loss: Tensor | float | None = None, **values: Tensor | float) -> None:
         """Note the loss of a training step (and any other numbers by name). Only detached scalars are kept.
@@ -209,7 +235,7 @@ class Watch:
         for name, value in values.items():
             self._extra.setdefault(name, Series(4096)).add(self.step, _number(name, value))
         if self.optimizer is None and loss is not None and self._handles:
-            if self._observer is not None:
+            if self._observer is not None and self._due:
                 self._read_gradients()
             self._end_step()
 
@@ -222,6 +248,7 @@ class Watch:
             census=self.census,
             segments=self._probe.segments(),
             order=self._probe.order,
+            first_nonfinite=self._probe.first_nonfinite,
             weights=self._weights,
             gradients=self._gradients,
             updates=self._updates,
@@ -237,7 +264,7 @@ class Watch:
         """Judge what was measured so far."""
         from softknee.diagnosis.causes import judge
 
-        return judge(self.measurement())
+        return judge(self.measurement(), self.model)
 
 
 def watch(

@@ -40,7 +40,6 @@ class Weights:
         """Path of a module → standard deviation of its weight, at the start."""
         self._views: list[Tensor] = []
         self._pointers: list[int] = []
-        self._segments: Tensor | None = None
         self._floor: Tensor | None = None
 
     def _refresh(self) -> None:
@@ -50,55 +49,47 @@ class Weights:
             return
         self._pointers = pointers
         self._views = []
-        floors, lengths = [], []
+        floors = []
         for parameter in self.parameters:
             data = parameter.detach()
             count = data.numel()
-            stride = max(1, count // SAMPLE)
             take = min(count, SAMPLE)
             if data.is_contiguous():
-                view = data.view(-1)[: stride * (take - 1) + 1 : stride]
+                stride = count // take
+                self._views.append(data.view(-1)[: stride * (take - 1) + 1 : stride])
             else:
-                rows = max(1, take // max(1, count // data.shape[0]))
-                view = data[:: max(1, data.shape[0] // rows)]
-            self._views.append(view)
-            lengths.append(view.numel())
-            floors.append(FLOOR * math.sqrt(view.numel() * data.shape[0] / count))
-        device = self.parameters[0].device
-        self._segments = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
-        self._floor = torch.tensor(floors, device=device)
+                rows = min(len(data), SAMPLE)
+                thin = data[: rows * (len(data) // rows) : len(data) // rows].flatten(1)
+                take = rows * min(thin.shape[1], max(1, SAMPLE // rows))
+                self._views.append(thin[:, : take // rows])
+            if take < SAMPLE:
+                self._views.append(data.new_zeros(SAMPLE - take))
+            floors.append(FLOOR * math.sqrt(take * data.shape[0] / count))
+        self._floor = torch.tensor(floors, device=self.parameters[0].device)
 
     @torch.no_grad()
     def snapshot(self) -> Tensor | None:
-        """A copy of the sampled elements of all weights, packed; None where there are none."""
+        """A copy of the sampled elements, (weights, SAMPLE), filled up with zeros; None where there are no weights."""
         if not self.parameters:
             return None
         self._refresh()
-        return torch.cat([view if view.dim() == 1 else view.reshape(-1) for view in self._views]).float()
+        flat = torch.cat([view if view.dim() == 1 else view.reshape(-1) for view in self._views])
+        return flat.view(len(self.parameters), SAMPLE).float()
 
     @torch.no_grad()
     def ratios(self, before: Tensor, after: Tensor) -> Tensor:
         """‖Δw‖/‖w‖ per weight between two snapshots."""
-        assert self._segments is not None
         assert self._floor is not None
-        both = torch.stack((after - before, before)).square_()
-        norms = both.new_zeros(2, len(self.parameters)).index_add_(1, self._segments, both).sqrt_()
-        return norms[0] / torch.maximum(norms[1], self._floor)
+        moved = torch.linalg.vector_norm(after - before, dim=1)
+        return moved / torch.maximum(torch.linalg.vector_norm(before, dim=1), self._floor)
 
     @torch.no_grad()
     def gradient_norms(self, gradients: Sequence[Tensor | None] | None = None) -> Tensor | None:
         """Norm of each weight's gradient (`.grad` unless given), NaN where a weight has none; None if none has."""
-        grads: Any = [parameter.grad for parameter in self.parameters] if gradients is None else gradients
-        have = [i for i, grad in enumerate(grads) if grad is not None]
-        if not have:
-            return None
-        dense = [grads[i].coalesce().values() if grads[i].is_sparse else grads[i] for i in have]
-        norms = torch.stack(torch._foreach_norm(dense)).float()
-        if len(have) == len(grads):
-            return norms
-        full = norms.new_full((len(grads),), math.nan)
-        full[have] = norms
-        return full
+        grads: list[Any] = [parameter.grad for parameter in self.parameters] if gradients is None else list(gradients)
+        if any(grad is None or grad.is_sparse for grad in grads):
+            return _norms(grads)
+        return torch.stack(torch._foreach_norm(grads)).float()
 
     def norms(self) -> list[float]:
         """Norm of each weight, now."""
@@ -106,6 +97,17 @@ class Weights:
             return []
         with torch.no_grad():
             return torch.stack(torch._foreach_norm([p.detach() for p in self.parameters])).tolist()
+
+
+def _norms(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """Norms where some gradients are missing or sparse."""
+    dense = {i: g.coalesce().values() if g.is_sparse else g for i, g in enumerate(gradients) if g is not None}
+    if not dense:
+        return None
+    norms = torch.stack(torch._foreach_norm(list(dense.values()))).float()
+    full = norms.new_full((len(gradients),), math.nan)
+    full[list(dense)] = norms
+    return full
 
 
 @torch.no_grad()

@@ -240,6 +240,14 @@ def test_sign_flip_is_never_zero_and_knows_clusters():
     assert sign_flip(np.ones(200), clusters) == 2 / 16  # four clusters, four coins
 
 
+def test_many_sign_flips_follow_the_normal_law():
+    change = np.random.default_rng(8).exponential(1, 2_500) - 0.965
+    drawn = np.random.default_rng(0).integers(0, 2, (4_000, 2_500), dtype=np.int8) * 2.0 - 1
+    assert sign_flip(change) == pytest.approx(np.mean(np.abs(drawn @ change) >= abs(change.sum())), abs=0.02)
+    one_row_rules = np.r_[1e6, np.tile([1.0, -1.0], 1_250)]  # no normal law here: a single coin decides
+    assert sign_flip(one_row_rules, resamples=1_000) > 0.4
+
+
 def test_sign_flip_keeps_its_level_on_null_data():
     generator = np.random.default_rng(5)
     p = [sign_flip(generator.standard_t(3, 25), resamples=400, seed=seed) for seed in range(500)]

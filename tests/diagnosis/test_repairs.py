@@ -170,6 +170,14 @@ def test_a_functional_site_gets_file_line_and_edit():
         repair.apply(model)
 
 
+def test_an_activation_in_torch_s_own_code_is_an_argument():
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    repair = plan(model, "swap_activation", x=torch.randn(2, 3, 8))["gelu"]
+    assert repair.edit == "the module at '': activation=F.gelu"
+    with pytest.raises(InputError, match="activation=F.gelu"):
+        repair.apply(model)
+
+
 def test_a_missing_activation_is_inserted():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))

@@ -33,11 +33,11 @@ def test_gain(name, parameters, expected):
 
 
 def test_gain_is_what_sampling_gives():
-    z = torch.randn(2_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = torch.randn(300_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for activation in softknee.activations():
         if activation.kind == "elementwise":
             sampled = activation(z).square().mean().rsqrt().item()
-            assert init.gain(activation) == pytest.approx(sampled, rel=5e-3), activation.name
+            assert init.gain(activation) == pytest.approx(sampled, rel=2e-2), activation.name
 
 
 def test_a_gain_that_does_not_exist_is_refused():
@@ -243,6 +243,23 @@ def test_a_layer_that_multiplies_by_hand():
     model = nn.Sequential(nn.Linear(10, 400), nn.ReLU(), Transposed())
     init.initialize(model, softknee.identify(model, torch.randn(8, 10)))
     assert std_times_root_fan(model[2], 400) == pytest.approx(math.sqrt(2), rel=0.02)
+
+
+def test_what_a_fused_kernel_hands_on_is_not_an_activation_s_output():
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(8, 200, batch_first=True), nn.Linear(200, 200)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.lstm(x)[0])
+
+    torch.manual_seed(0)
+    model = Recurrent()
+    before = {name: p.clone() for name, p in model.lstm.named_parameters()}
+    init.initialize(model, softknee.identify(model, torch.randn(2, 3, 8)))
+    assert std_times_root_fan(model.head, 200) == pytest.approx(1.0, rel=0.02)
+    assert all(torch.equal(p, before[name]) for name, p in model.lstm.named_parameters())
 
 
 def test_a_reused_layer_is_drawn_once():

@@ -82,7 +82,7 @@ class Repair:
         Raises `InputError` where only a person can make the edit, and if the plan was made for another model.
         """
         if self.by_hand:
-            raise InputError(f"{self.title} cannot be applied for you: {self.by_hand}")
+            raise InputError(f"{self.name} cannot be applied for you, {self.by_hand}: {self.edit}")
         if not inplace:
             model = copy.deepcopy(model)
         return model if self.change is None else self.change(model, generator)
@@ -155,7 +155,7 @@ class Plan:
         for repair in self.repairs:
             mark = " (folk advice)" if repair.folk else " (by hand)" if repair.by_hand else ""
             lines.append(f"  {repair.name:<20} {repair.title}{mark}")
-            lines.append(f"  {'':<20}   {repair.by_hand or repair.edit}")
+            lines.append(f"  {'':<20}   {repair.edit}")
         return "\n".join(lines)
 
 
@@ -306,11 +306,7 @@ def _swap(name: str, title: str, source: str, report: Report, census: Census, fi
     if not sites:
         return None
     paths = [site.path for site in sites if site.form == "module"]
-    lines = [
-        f"{site.source or site.key}: {site.implementation} → {_call(target)}"
-        for site in sites
-        if site.form == "functional"
-    ]
+    lines = list(dict.fromkeys(_line(site, target) for site in sites if site.form == "functional"))
     edits = list(lines)
     if paths:
         old = " and ".join(
@@ -323,9 +319,15 @@ def _swap(name: str, title: str, source: str, report: Report, census: Census, fi
         edit="; ".join(edits),
         size=3,
         source=source,
-        by_hand=f"the activation is a function call; edit {'; '.join(lines)}" if lines else "",
+        by_hand="the activation is a function call in your code" if lines else "",
         change=partial(_swap_all, paths=tuple(dict.fromkeys(paths)), target=target),
     )
+
+
+def _line(site: Site, target: Activation) -> str:
+    if site.source is not None and site.source.startswith("torch/"):
+        return f"the module at {site.path!r}: activation={_call(target)}"  # torch's own code takes it as an argument
+    return f"{site.source or site.key}: {site.implementation} → {_call(target)}"
 
 
 def _swappable(site: Site, target: Activation) -> bool:
@@ -440,9 +442,8 @@ def _temperature(report: Report, census: Census, findings: Findings) -> Repair |
         edit="model = softknee.diagnosis.repairs.temper(model, census, T)",
         size=2,
         source="Guo et al. 2017, arXiv:1706.04599",
-        by_hand="T is fitted after training, on validation rows, and changes no prediction: "
-        "T = softknee.verification.fit_temperature(logits, targets), "
-        "model = softknee.diagnosis.repairs.temper(model, census, T)",
+        by_hand="it is fitted after training and changes no prediction; "
+        "T = softknee.verification.fit_temperature(logits, targets) on validation rows, then the edit",
     )
 
 

@@ -111,7 +111,8 @@ def initialize(
     - "he": std = √2/√fan_in for every layer, normal, whatever the activation (He et al. 2015, arXiv:1502.01852);
     - "xavier": Var(w) = 2/(fan_in + fan_out), uniform (Glorot & Bengio 2010).
 
-    Frozen weights (`requires_grad=False`) and weights that an embedding shares are left alone. Returns
+    Frozen weights (`requires_grad=False`), weights that an embedding shares and what is no affine layer of its own
+    (the projections inside `nn.MultiheadAttention`, recurrent layers) are left alone. Returns
     `model`. Raises `InputError` if a layer of the census is not in the model.
     """
     if method not in METHODS:
@@ -186,7 +187,8 @@ def _feeding(census: Census) -> dict[str, str | None]:
             if key is None and (_is(census, site, role="gate") or _is(census, site, unit_dim=1)):
                 key = site
             site = affine.followed_by
-        feeding.setdefault(affine.path, key)
+        # What a fused kernel hands on (an LSTM's gated tanh) is not what its activation alone would.
+        feeding.setdefault(affine.path, key if _is(census, key, measured=True) else None)
         previous = affine
     return feeding
 

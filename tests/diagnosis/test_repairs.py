@@ -283,6 +283,12 @@ def test_a_healthy_model_gets_no_repairs():
     assert str(propose(report(model), model)).startswith("No repairs")
 
 
+def test_a_model_that_could_not_be_identified_gets_repairs_of_its_settings():
+    asked = finding("exact_gain", "dropout", "temperature", "clip", "insert_activation", "revive")
+    made = propose(Report("model", "ill", (asked,), (), (), 1, 0, (), ()))
+    assert [repair.name for repair in made] == ["clip", "lower_learning_rate"]
+
+
 def test_names_that_do_not_exist():
     with pytest.raises(InputError, match="did you mean 'exact_gain'"):
         plan(mlp(), "exact_gian")

@@ -166,10 +166,13 @@ def propose(report: Report, model: nn.Module | None = None) -> Plan:
     activation that is already there) is left out. Nothing at or above a warning: an empty plan. Raises `InputError`
     if a finding asks for a repair that does not exist.
     """
-    census = report.census
+    from softknee.identification import Census
+
+    # A model that could not be identified has no known sites: repairs of the settings are left.
+    census = Census(report.model, ()) if report.census is None else report.census
     model = report.subject if model is None else model
     findings = [finding for finding in report.findings if finding.severity != "info"]
-    if census is None or not findings:
+    if not findings:
         return Plan(report, (), model)
     wanted: dict[str, Findings] = {}
     for finding in sorted(findings, key=lambda finding: finding.caused_by is not None):

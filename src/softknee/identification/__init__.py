@@ -6,4 +6,15 @@ from .models import identify
 from .observation import Call, Observer
 from .targets import load_target
 
-__all__ = ["Affine", "Call", "Census", "Collapse", "Head", "Observer", "Site", "identify", "load_target", "parse_inputs"]
+__all__ = [
+    "Affine",
+    "Call",
+    "Census",
+    "Collapse",
+    "Head",
+    "Observer",
+    "Site",
+    "identify",
+    "load_target",
+    "parse_inputs",
+]

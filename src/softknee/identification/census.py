@@ -81,7 +81,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Affine:
-    """An affine map that was executed: fan_in and fan_out per output element, and the site that follows, if one does."""
+    """An affine map that was executed: its fans, the key of the site that follows and of the one it reads, if any."""
 
     path: str
     kind: str
@@ -193,12 +193,14 @@ class Census:
         lines = [f"{self.model}: {counted}"]
         columns = [("site", "activation", "role", "form", "evidence", "shape", "where")]
         for site in self.sites:
-            shape = "×".join(map(str, site.shape)) if site.shape is not None else "-"
+            shape = "-" if site.shape is None else "×".join(map(str, site.shape)) or "scalar"
             where = site.source or site.implementation
             columns.append((site.key, site.name, site.role, site.form, site.evidence, shape, where))
         if self.sites:
             widths = [max(len(row[i]) for row in columns) for i in range(len(columns[0]))]
-            lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in columns]
+            lines += [
+                "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in columns
+            ]
         lines += [f"  {site.key}: {site.note}" for site in self.sites if site.note]
         if self.head is not None:
             features = f", {self.head.features} features" if self.head.features is not None else ""

@@ -67,11 +67,11 @@ def pointwise(step: Step) -> bool:
 class Regions:
     """The regions of a trace. `root[v]`: the value that v is derived from elementwise; a root is its own."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, cache: dict[str, Match | None] | None = None) -> None:
         self.trace = trace
+        self.cache = {} if cache is None else cache  # what was matched before, by signature
         self.root = list(range(len(trace.values)))
         self.members: dict[int, list[Step]] = {}
-        self._cache: dict[str, Match | None] = {}
         for step in trace.steps:
             if len(step.outputs) != 1:
                 continue
@@ -92,7 +92,7 @@ class Regions:
             yield from self._of_region(root, steps)
 
     def _of_region(self, root: int, steps: list[Step]) -> Iterator[Core]:
-        bending = [s for s in steps if not self._linear(s)]
+        bending = [s for s in steps if not self.linear(s)]
         if not bending:
             return
         if len(bending) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
@@ -101,18 +101,22 @@ class Regions:
         candidates = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]
         for step in steps:
+            if not self.trace.values[step.outputs[0]].dtype.is_floating_point:
+                continue
             for first in values:
                 inside = self._between(first, step.outputs[0])
                 if inside is None:
                     continue
-                weight = sum(not self._linear(s) for s in inside)
-                if weight:
+                bent = [s for s in inside if not self.linear(s)]
+                weight = len(bent)
+                # activations that follow each other are sites of their own, whatever they come to together
+                if weight == 1 or any(s.call is None for s in bent):
                     candidates.append((-weight, len(inside), first, step.outputs[0], inside))
         candidates.sort(key=lambda c: (c[0], c[1], c[3]))
         taken: set[int] = set()
         chosen = []
         for _, _, first, last, inside in candidates:
-            bends = [s.index for s in inside if not self._linear(s)]
+            bends = [s.index for s in inside if not self.linear(s)]
             if taken.intersection(s.index for s in inside) - self._shared(inside):
                 continue
             if len(inside) == 1 and inside[0].call is not None:
@@ -131,7 +135,7 @@ class Regions:
 
     def _shared(self, steps: list[Step]) -> set[int]:
         # linear steps may serve two cores; bending ones belong to one
-        return {s.index for s in steps if self._linear(s)}
+        return {s.index for s in steps if self.linear(s)}
 
     def _single(self, step: Step) -> Core:
         return Core(self.trace.varying(step)[0], step.outputs[0], (step.index,), None)
@@ -143,7 +147,7 @@ class Regions:
         if not self._fed(root):
             return None
         for _, _, first, last, inside in candidates:
-            bends = [s for s in inside if not self._linear(s)]
+            bends = [s for s in inside if not self.linear(s)]
             left = [s for s in bends if s.index not in taken]
             if not left or all(s.call is None and s.name in _PLUMBING for s in bends):
                 continue
@@ -180,14 +184,14 @@ class Regions:
             if not consumer.outputs:
                 continue
             if consumer in steps:
-                if self._linear(consumer) and self._feeds(consumer.outputs[0], steps):
+                if self.linear(consumer) and self._feeds(consumer.outputs[0], steps):
                     return True
             elif consumer.affine or consumer.is_module or self.trace.values[consumer.outputs[0]].shape == shape:
                 return True
         return False
 
     def _between(self, first: int, last: int) -> list[Step] | None:
-        """The steps that compute `last` from `first` and constants alone, in order; None where something else enters."""
+        """The steps that compute `last` from `first` and constants alone; None where something else enters."""
         found: dict[int, Step] = {}
         waiting = [last]
         reached = False
@@ -204,7 +208,8 @@ class Regions:
                 waiting += self.trace.varying(step)
         return [found[i] for i in sorted(found)] if reached else None
 
-    def _linear(self, step: Step) -> bool:
+    def linear(self, step: Step) -> bool:
+        """Whether the step is affine in what varies."""
         if self.trace.hands_on(step) or (step.call is None and step.name in _LINEAR):
             return True
         if step.call is not None:
@@ -223,12 +228,12 @@ class Regions:
     def match(self, first: int, last: int, steps: list[Step]) -> Match | None:
         """What `last`, as a function of `first`, is; None where it cannot be replayed."""
         signature = self._signature(first, steps)
-        if signature not in self._cache:
+        if signature not in self.cache:
             try:
-                self._cache[signature] = match(self.replay(first, last, steps))
+                self.cache[signature] = match(self.replay(first, last, steps))
             except (InputError, RuntimeError, TypeError):  # a module that cannot be copied, a constant that is gone
-                self._cache[signature] = None
-        return self._cache[signature]
+                self.cache[signature] = None
+        return self.cache[signature]
 
     def replay(self, first: int, last: int, steps: list[Step]) -> Any:
         """The function of one tensor, of any shape, that the steps compute."""
@@ -271,7 +276,7 @@ class Regions:
 
     def _signature(self, first: int, steps: list[Step]) -> str:
         names = {first: "x"}
-        words = []
+        words: list[str] = []
 
         def spell(item: Any) -> Any:
             if not isinstance(item, Reference):

@@ -44,11 +44,15 @@ def parse_inputs(specifications: str | Iterable[str], seed: int = 0) -> tuple[An
 def _tensor(word: str, generator: torch.Generator) -> tuple[str | None, torch.Tensor]:
     found = _SPECIFICATION.fullmatch(word)
     if found is None:
-        raise InputError(f"input {word!r} is not of the form dtype[sizes], such as float32[1,3,224,224] or ids=int64[1,16]")
+        raise InputError(
+            f"input {word!r} is not of the form dtype[sizes], such as float32[1,3,224,224] or ids=int64[1,16]"
+        )
     dtype = _DTYPES.get(found["dtype"])
     if dtype is None:
         hint = closest(found["dtype"], _DTYPES)
-        raise InputError(f"input {word!r}: dtype {found['dtype']!r} is unknown{hint or '; float32 and int64 are usual'}")
+        raise InputError(
+            f"input {word!r}: dtype {found['dtype']!r} is unknown{hint or '; float32 and int64 are usual'}"
+        )
     sizes = [size.strip() for size in found["shape"].split(",")] if found["shape"].strip() else []
     if any(not size.isdigit() for size in sizes):
         raise InputError(f"input {word!r}: the sizes must be numbers separated by commas, such as [1,3,224,224]")

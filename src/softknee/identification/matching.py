@@ -1,4 +1,4 @@
-"""Telling an unknown function by its behaviour: evaluated at probe points, compared with the catalog, parameters fitted.
+"""Telling an unknown function by its behaviour: evaluated at probes, compared with the catalog, parameters fitted.
 
 A candidate is accepted where it agrees at every probe within `tolerance(dtype)`, so constants are tight: 1.773 is not
 1.702, and the tanh form of GELU (4.7e-4 away) is not the exact one, while spellings that differ only in rounding or in
@@ -177,7 +177,9 @@ def _distance(candidate: np.ndarray, values: np.ndarray) -> tuple[float, int]:
     return float(difference[where]), where
 
 
-def _fitted(activation: Any, points: tuple[np.ndarray, ...], values: np.ndarray, dtype: torch.dtype) -> dict[str, float]:
+def _fitted(
+    activation: Any, points: tuple[np.ndarray, ...], values: np.ndarray, dtype: torch.dtype
+) -> dict[str, float]:
     """The parameters with the least squared difference; those that the slope does not tell stay at their default."""
     if not activation.parameters:
         return {}

@@ -116,7 +116,9 @@ def _of_function(function: Callable[..., torch.Tensor]) -> Census:
     """One site: what a function of one tensor computes, matched by behaviour."""
     name = getattr(function, "__name__", type(function).__name__)
     if isinstance(function, catalog.Activation):
-        site = Site(f"{name}#0", name, 0, function.name, function.defaults, "declared", "functional", qualified(function))
+        site = Site(
+            f"{name}#0", name, 0, function.name, function.defaults, "declared", "functional", qualified(function)
+        )
         return Census(name, (replace(site, measured=False),), executed=False)
     with torch.random.fork_rng(devices=[]):
         found = match(function)
@@ -222,9 +224,11 @@ class _Reading:
         self.model = model
         self.trace = trace
         self.counts = dict(trace.counts)
+        self.cache: dict[str, Match | None] = {}
+        self.modules: dict[int, Match | None] = {}
         self.custom: dict[int, Match] = {}  # id of the step → what the custom module is
         self._open_custom_modules()
-        self.regions = Regions(trace)
+        self.regions = Regions(trace, self.cache)
         self.sites: list[tuple[int, Site, int, int]] = []  # order, site, value in, value out
 
     def census(self) -> Census:
@@ -243,35 +247,44 @@ class _Reading:
         )
 
     def _open_custom_modules(self) -> None:
-        """Custom leaf modules that are elementwise stay one step; others give way to the steps inside them."""
-        steps: list[Step] = []
-        known: dict[int, Match | None] = {}
-        for step in self.trace.steps:
-            if step.inner is None:
-                steps.append(step)
-                continue
-            found = None
-            given = [v for v in step.inputs if self.trace.values[v].varies]
-            if len(given) == len(step.outputs) == 1:
-                x, y = (self.trace.values[v] for v in (given[0], step.outputs[0]))
-                if x.shape == y.shape and x.dtype.is_floating_point and not (step.keywords or len(step.arguments) > 1):
-                    if id(step.symbol) not in known:
-                        known[id(step.symbol)] = self._custom(step.symbol, x.shape, x.dtype)
-                    found = known[id(step.symbol)]
-            if found is None:
-                steps += step.inner
-            else:
-                self.custom[id(step)] = found
-                steps.append(step)
-        self.trace.steps = steps
+        """Custom leaf modules that are elementwise stay one step; others give way to the steps inside them.
+
+        So do those that are no catalog activation as a whole, but only scale one: relu(x)·2.
+        """
+        closed = self.trace.steps
+        self.custom = {id(s): m for s in closed if s.inner is not None and (m := self._custom(s)) is not None}
+        unknown = [s for s in closed if id(s) in self.custom and self.custom[id(s)].activation is None]
+        if unknown:
+            self._replace(closed, {id(s) for s in closed if id(s) in self.custom} - {id(s) for s in unknown})
+            regions = Regions(self.trace, self.cache)
+            known = {i for c in regions.cores() if c.found is None or c.found.activation for i in c.steps}
+            for step in unknown:
+                assert step.inner is not None
+                if all(s.index in known or regions.linear(s) for s in step.inner):
+                    del self.custom[id(step)]
+        self._replace(closed, set(self.custom))
+
+    def _replace(self, steps: list[Step], keep: set[int]) -> None:
+        """The trace with these steps, custom modules opened except those to `keep`."""
+        self.trace.steps = [
+            s for step in steps for s in ((step,) if step.inner is None or id(step) in keep else step.inner)
+        ]
         self.trace.number()
 
-    @staticmethod
-    def _custom(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Match | None:
-        try:
-            return of_module(module, shape, dtype)
-        except Exception:  # somebody's module, on values it was not made for
+    def _custom(self, step: Step) -> Match | None:
+        given = self.trace.varying(step)
+        if len(given) != 1 or len(step.outputs) != 1 or step.keywords or len(step.arguments) > 1:
             return None
+        x, y = (self.trace.values[v] for v in (given[0], step.outputs[0]))
+        if x.shape != y.shape or not x.dtype.is_floating_point:
+            return None
+        module = step.symbol
+        if id(module) not in self.modules:
+            try:
+                self.modules[id(module)] = of_module(module, x.shape, x.dtype)
+            except Exception:  # somebody's module, on values it was not made for
+                self.modules[id(module)] = None
+        return self.modules[id(module)]
 
     # -- sites
 
@@ -377,7 +390,7 @@ class _Reading:
         if step.is_module:
             return True
         if self.regions.root[step.outputs[0]] != step.outputs[0]:
-            return step.call is None and self.regions._linear(step)
+            return step.call is None and self.regions.linear(step)
         return step.neutral or step.name in _RESHAPES or "norm" in step.name or "pool" in step.name
 
     def _unit_dim(self, value: int) -> int:
@@ -453,7 +466,9 @@ class _Reading:
             if site.role != "hidden":
                 continue
             role = "hidden"
-            if site.activation in ("softmax", "log_softmax") and self._weighs(out):
+            if site.activation is not None and catalog.get(site.activation).kind == "gated":
+                role = "gate"
+            elif site.activation in ("softmax", "log_softmax") and self._weighs(out):
                 role = "attention"
             elif last is not None and order > last.index and self._affine_before(first) is last:
                 role = "head"

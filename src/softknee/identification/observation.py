@@ -170,8 +170,9 @@ class Observer:
         known to have module sites only). By default what `census` says, and True without one.
     census: what `identify` found in this model. With it custom activation modules and hand-written activations are
         seen as the sites they are, and the calls inside them are not.
-    operation(func, args, kwargs, output, path, call, ordinal): every torch function called in the model's forward outside
-        activation modules; `call` is set where it is an activation, `ordinal` counts the functions called in a path.
+    operation(func, args, kwargs, output, path, call, ordinal): every torch function called in the model's forward
+        outside activation modules; `call` is set where it is an activation, `ordinal` counts the
+        functions called in a path.
     entered(path, module, args, kwargs), left(path, module, output, call): every module of the model,
         the root included; `call` is set where the module is an activation.
 
@@ -418,7 +419,7 @@ _SOFTMAX_INSIDE = Entry(None, "softmax")
 
 
 def caller(frame: Any) -> str | None:
-    """"file.py:12" of the code, seen from `frame` outwards, that called the torch function now in an observer's hands."""
+    """ "file.py:12" of the code that called the torch function now in an observer's hands, from `frame` outwards."""
     found = _outside(frame)
     return None if found is None else _spelled(*found)
 

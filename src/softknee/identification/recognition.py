@@ -43,6 +43,8 @@ class Entry:
 
 def qualified(symbol: Any) -> str:
     """`package.module.name` of a class or function, in the spelling a user would import."""
+    if isinstance(symbol, catalog.Activation):
+        return f"softknee.functional.{symbol.name}"
     name = getattr(symbol, "__name__", type(symbol).__name__)
     for namespace in (nn.functional, torch):
         if getattr(namespace, name, None) is symbol or getattr(namespace, name, None) == symbol:
@@ -66,9 +68,7 @@ class Tables:
                 self.modules.setdefault(getattr(nn, activation.torch_module), []).append(entry)
             if activation.torch:
                 self._add_function(activation.torch, entry)
-        functions = {
-            name.replace("_", ""): name for name in vars(nn.functional) if name.strip("_") == name
-        }
+        functions = {name.replace("_", ""): name for name in vars(nn.functional) if name.strip("_") == name}
         for name, cls in vars(_TORCH_ACTIVATIONS).items():
             if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or cls is nn.MultiheadAttention:
                 continue
@@ -97,7 +97,7 @@ class Tables:
         if isinstance(own, catalog.Activation) and hasattr(module, "settings"):
             return Entry(own, own.name)
         for cls in type(module).__mro__:
-            if cls in self.modules and type(module).forward is cls.forward:
+            if cls in self.modules and type(module).forward is cls.forward:  # type: ignore[attr-defined]
                 entries = self.modules[cls]
                 chosen = (e for e in entries if e.selected_by(lambda key: getattr(module, key, None)))
                 return next(chosen, Entry(None, cls.__name__))
@@ -130,6 +130,8 @@ class Tables:
 
 def bind(function: Any, arguments: tuple, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """The call's arguments by name, defaults filled in; torch's builtins have their signature in torch.overrides."""
+    if isinstance(function, catalog.Activation):
+        return dict(zip(function.inputs, arguments, strict=False)) | dict(keywords)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -153,9 +155,7 @@ def module_parameters(entry: Entry, module: nn.Module) -> dict[str, float]:
     return _parameters(entry.activation, lambda name: getattr(module, name, settings.get(name)))
 
 
-def call_parameters(
-    entry: Entry, function: Any, arguments: tuple, keywords: Mapping[str, Any]
-) -> dict[str, float]:
+def call_parameters(entry: Entry, function: Any, arguments: tuple, keywords: Mapping[str, Any]) -> dict[str, float]:
     """The activation's parameters as this call gives them."""
     if entry.activation is None or not entry.activation.parameters:
         return {}
@@ -179,7 +179,7 @@ def _parameters(activation: Any, value: Callable[[str], Any]) -> dict[str, float
 
 
 def bare(function: Any) -> str:
-    """`mul` for `torch.mul`, `Tensor.mul_`, `Tensor.__mul__`, `Tensor.__rmul__`; the attribute's name for a property."""
+    """`mul` for `torch.mul`, `Tensor.mul_`, `Tensor.__mul__`; `get_T` for the property `Tensor.T`."""
     name = getattr(function, "__name__", type(function).__name__)
     if name == "__get__":
         return "get_" + getattr(getattr(function, "__self__", None), "__name__", "property")

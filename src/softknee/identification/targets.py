@@ -33,7 +33,8 @@ def load_target(target: str) -> nn.Module:
     if isinstance(found, nn.Module):
         return found
     if not callable(found):
-        raise InputError(f"{target} is a {type(found).__name__}; it must be a torch.nn.Module or a function that returns one")
+        kind = type(found).__name__
+        raise InputError(f"{target} is a {kind}; it must be a torch.nn.Module or a function that returns one")
     try:
         model = found()
     except Exception as error:

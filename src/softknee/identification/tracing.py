@@ -241,7 +241,7 @@ class Recorder:
             return
         step = Step(module, path, arguments, keywords, self._results(results, arguments, keywords), call)
         if rows is not None:
-            step.rows = (rows, _sample(results[0]))
+            step.rows = _rows(rows, results[0])
         self._lists[-1].append(step)
 
     def _kind(self, module: nn.Module) -> str:
@@ -280,9 +280,7 @@ class Recorder:
     ) -> tuple[int, ...]:
         refs = references((arguments, keywords))
         varies = not creates and any(self.values[r.value].varies for r in refs)
-        return tuple(
-            self._name(t, Value(tuple(t.shape), t.dtype, constant=None if varies else t)) for t in results
-        )
+        return tuple(self._name(t, Value(tuple(t.shape), t.dtype, constant=None if varies else t)) for t in results)
 
 
 def _creates(name: str) -> bool:
@@ -321,7 +319,7 @@ def _sample(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return tensor.detach().reshape(-1, tensor.shape[-1])[:64].double().clone() if tensor.numel() else None
 
 
-def _rows(given: torch.Tensor | None, result: torch.Tensor) -> Any:
+def _rows(given: torch.Tensor | None, result: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
     first, last = _sample(given), _sample(result)
     return None if first is None or last is None else (first, last)
 

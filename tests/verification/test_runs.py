@@ -162,6 +162,19 @@ def test_a_probability_where_a_logit_belongs_is_refused():
     assert softknee.evaluate(torch.sigmoid, data, at_half).mean() == 1.0
 
 
+def test_one_hot_targets_are_refused_and_labels_are_not(data):
+    labels = nn.functional.one_hot(data.targets, 3).float()
+    model = nn.Linear(4, 3)
+    with pytest.raises(InputError, match="one-hot"):
+        softknee.evaluate(model, (data.inputs, labels))
+    labels[0] = 1  # several at once: these are labels, each right or wrong
+    run = softknee.evaluate(model, (data.inputs, labels))
+    expected = ((model(data.inputs) > 0).float() == labels).double().mean(1)
+    assert run.scores["accuracy"] == pytest.approx(expected.numpy())
+    labels[:] = nn.functional.one_hot(data.targets, 3)
+    assert softknee.evaluate(model, (data.inputs, labels), "squared_error").missing() == 0
+
+
 def test_a_row_without_logits_has_no_score(data):
     def model(x):
         logits = torch.zeros(len(x), 3)

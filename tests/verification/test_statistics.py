@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -432,3 +434,11 @@ def test_a_million_rows_stay_quick():
     began = time.perf_counter()
     paired(before, after)
     assert time.perf_counter() - began < 5
+
+
+def test_importing_verification_loads_no_scipy():
+    script = (
+        "import softknee.verification, sys; print(sorted({'scipy', 'sympy', 'sklearn', 'pandas'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

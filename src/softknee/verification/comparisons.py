@@ -257,7 +257,7 @@ class Comparison:
         )
         if self.cost is not None:
             lines.append(f"  cost: {self.cost.before:.4g} → {self.cost.after:.4g} per row (× {self.cost.ratio:.2f})")
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"  note: {shown(note)}" for note in self.notes)])
 
 
 def compare(

@@ -137,7 +137,10 @@ class Run:
             for key, value in self.provenance.items()
             if value is not None and key != "census_note"
         )
-        return "\n".join([*lines, f"  from {known}"])
+        lines.append(f"  from {known}")
+        if self.provenance.get("census_note"):
+            lines.append(f"  note: {shown(self.provenance['census_note'])}")
+        return "\n".join(lines)
 
 
 def evaluate(
@@ -175,7 +178,8 @@ def evaluate(
     if not callable(model):
         raise InputError(f"model must be a torch Module or a callable; got {type(model).__name__}")
     device = _device(model)
-    classes = _holds_classes(data.targets)
+    classes, one_hot = _holds_classes(data.targets), _is_one_hot(data.targets)
+    reads_logits = any(entry.reads_logits for entry in chosen)
     scores: dict[str, list[NDArray[np.float64]]] = {entry.name: [] for entry in chosen}
     answers: list[Any] = []
     latency: list[NDArray[np.float64]] = []
@@ -194,6 +198,10 @@ def evaluate(
                 raise InputError(
                     f"the model returned {len(outputs)} rows for a batch of {rows}; the first dimension must be rows"
                 )
+            if one_hot and reads_logits and isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1:
+                raise InputError(
+                    "the targets are one-hot; give classes instead (targets.argmax(1)), so that they can be scored"
+                )
             latency.append(np.full(rows, seconds / rows))
             _digest(digest, outputs)
             for entry in chosen:
@@ -203,7 +211,7 @@ def evaluate(
                 lone += [float(outputs.min()), float(outputs.max())] if outputs.numel() == targets.numel() else []
             if callable(cost):
                 costs.extend(_costs(cost(inputs, outputs)))
-    if lone and min(lone) >= 0 and max(lone) <= 1 and any(entry.reads_logits for entry in chosen):
+    if lone and min(lone) >= 0 and max(lone) <= 1 and reads_logits:
         raise InputError(
             "the model's one output per target always lies in [0, 1], so it looks like a probability where a logit is "
             "expected; return logits, or pass Metric('accuracy', partial(accuracy, threshold=0.5))"
@@ -349,6 +357,13 @@ def _holds_classes(targets: Any) -> bool:
     return not (targets.is_floating_point() or targets.is_complex()) or bool(((targets == 0) | (targets == 1)).all())
 
 
+def _is_one_hot(targets: Any) -> bool:
+    """Whether targets are (rows, classes) with a single 1 in each row: as labels of their own they would be misread."""
+    if not isinstance(targets, Tensor) or targets.ndim != 2 or targets.shape[1] < 2 or not _holds_classes(targets):
+        return False
+    return bool(((targets == 1).sum(1) == 1).all()) and bool(((targets == 0) | (targets == 1)).all())
+
+
 def _answers(outputs: Any, targets: Any) -> list[Any]:
     """What each row answered: a class, classes by position, a number, a text; None where there is no such thing.
 
@@ -423,7 +438,7 @@ def shown(value: Any) -> str:
     """A value from a file, fit for a terminal: control characters escaped, and not endless."""
     text = str(value)
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _short(value: Any) -> str:

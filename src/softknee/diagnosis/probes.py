@@ -169,7 +169,9 @@ def reduce(
     inputs = inputs[:, :, ::thin]
     outputs = outputs[:, :, ::thin] if outputs is not None else None
     sites, batches, rows, positions, units = inputs.shape
+    # NaN stands for a parameter that differs per unit, which cannot be told here.
     known = activation is not None and activation.kind == "elementwise"
+    known &= all(value == value for value in parameters.values())
     if outputs is not None:
         values = outputs
     elif activation is None:

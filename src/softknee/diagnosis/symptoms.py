@@ -405,13 +405,14 @@ VANISHING_FIRST = 1e-4
 EXPLODING_RATIO = 70.0
 EXPLODING_LAST = 1.0
 WINDOW = 5
+FADING = 16.0
 
 
 def vanishing_gradient(m: Measurement) -> list[Finding]:
-    """The gradient fades on its way back: first/last layer < 1e-3 with first < 1e-4, or it halves layer after layer.
+    """The gradient fades on its way back: first/last layer < 1e-3 with first < 1e-4, or halving per layer.
 
-    AutoTrainer's ratio and floor; the second form is a gradient norm that at least halves at each of 4 steps over 5
-    consecutive layers, which shows it before the floor is reached.
+    AutoTrainer's ratio and floor; the second form, a norm that falls by 16 over 5 consecutive layers (halving at each
+    step) without ever rising, shows it before the floor is reached.
     """
     layers = [layer for layer in m.layers if layer.gradient_norm is not None]
     norms = [layer.gradient_norm or 0.0 for layer in layers]
@@ -419,7 +420,7 @@ def vanishing_gradient(m: Measurement) -> list[Finding]:
         return []
     ratio = norms[0] / norms[-1] if norms[-1] else math.inf
     faded = ratio < VANISHING_RATIO and norms[0] < VANISHING_FIRST
-    run = _halving(norms)
+    run = _fading(norms)
     if not faded and run is None:
         return []
     low, high = (0, len(norms) - 1) if run is None or faded else run
@@ -441,8 +442,8 @@ def vanishing_gradient(m: Measurement) -> list[Finding]:
                 "layers": high - low + 1,
             },
             threshold=(
-                f"first/last < {VANISHING_RATIO:g} and first < {VANISHING_FIRST:g}, or halving at every step over"
-                f" {WINDOW} layers"
+                f"first/last < {VANISHING_RATIO:g} and first < {VANISHING_FIRST:g}, or falling by {FADING:g} over"
+                f" {WINDOW} layers in a row"
             ),
             source=AUTOTRAINER,
             repairs=("exact_gain", "swap_activation"),
@@ -616,7 +617,7 @@ def over_confidence(m: Measurement) -> list[Finding]:
         sure_wrong = c.confident_accuracy + 2 * error < CONFIDENT_ACCURACY
     gap = c.mean_confidence - c.accuracy
     noise = math.sqrt(max(c.accuracy * (1 - c.accuracy), 1e-4) / c.rows)
-    if not sure_wrong and gap - 2 * noise < GAP:
+    if not (sure_wrong or gap - 2 * noise >= GAP):
         return []
     evidence: dict[str, float | int | str] = {
         "rows": c.rows,
@@ -713,18 +714,15 @@ def _update_course(m: Measurement) -> list[float]:
     return [value for value in course if math.isfinite(value)]
 
 
-def _halving(norms: Sequence[float]) -> tuple[int, int] | None:
-    """(low, high) indices of a longest run over which the norm at least halves at every step towards the input."""
-    best: tuple[int, int] | None = None
-    high = len(norms) - 1
-    while high >= WINDOW - 1:
-        low = high
-        while low > 0 and 0 < norms[low - 1] <= norms[low] / 2:
-            low -= 1
-        if high - low + 1 >= WINDOW and (best is None or high - low > best[1] - best[0]):
-            best = (low, high)
-        high = min(high - 1, low) if low < high else high - 1
-    return best
+def _fading(norms: Sequence[float]) -> tuple[int, int] | None:
+    """(low, high) of the window whose norms fall at each step towards the input, and most, if by `FADING` or more."""
+    falls = [
+        (norms[high] / norms[high - WINDOW + 1], high)
+        for high in range(WINDOW - 1, len(norms))
+        if all(0 < norms[i] < norms[i + 1] for i in range(high - WINDOW + 1, high))
+    ]
+    factor, high = max(falls, default=(0.0, 0))
+    return (high - WINDOW + 1, high) if factor >= FADING else None
 
 
 def _fallen(m: Measurement) -> bool:

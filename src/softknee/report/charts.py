@@ -2,8 +2,8 @@
 
 Plain SVG rather than a plotting runtime: the page then holds no script at all, weighs little, prints, and follows the
 reader's light or dark setting, because colours are CSS classes (`before`, `after`, `value`, `slope`). Each chart is
-drawn about 360 px wide and placed in a grid that wraps, so letters keep their size on a phone. A mark's figures stand in
-its `<title>`, which browsers show on hovering and screen readers read. All text is escaped here.
+drawn about 360 px wide and placed in a grid that wraps, so letters keep their size on a phone. A mark's figures stand
+in its `<title>`, which browsers show on hovering and screen readers read. All text is escaped here.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ class Drawing:
         self.parts.append(f"<{element}{pairs}>{inside}</{element}>" if inside else f"<{element}{pairs}/>")
 
     def text(self, content: str, x: float, y: float, class_: str = "tick", anchor: str = "middle") -> None:
-        self.parts.append(
-            f'<text x="{x:g}" y="{y:g}" class="{class_}" text-anchor="{anchor}">{escape(content)}</text>'
-        )
+        self.parts.append(f'<text x="{x:g}" y="{y:g}" class="{class_}" text-anchor="{anchor}">{escape(content)}</text>')
 
     def path(self, points: Sequence[tuple[float, float]], class_: str, *, closed: bool = False) -> None:
         """A line through points in data coordinates."""
@@ -134,19 +132,27 @@ def tick(value: float) -> str:
 
 
 def over_layers(
-    label: str, names: Sequence[str], series: Mapping[str, Sequence[float | None]], *, log: bool = False, share: bool = False
+    label: str,
+    unit: str,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[float | None]],
+    *,
+    log: bool = False,
+    share: bool = False,
 ) -> str:
     """One line per series ("before", "after") over the sites in executed order; None leaves a gap.
 
     log: decades on the y axis, where a zero lies on the floor; share: the y axis is 0 to 100 %.
     """
-    values = [float(v) for line in series.values() for v in line if known(v) and math.isfinite(v)]
+    values = [float(v) for line in series.values() for v in line if v is not None and math.isfinite(v)]
     y = (0.0, 1.0) if share else span(values, log=log)
     drawing = plot(label, (0.5, len(names) + 0.5), y, log=log)
     drawing.axes(
-        "site, in the order of execution", label, lambda i: f"{i:g}" if float(i).is_integer() and 1 <= i <= len(names) else "",
+        "site, in the order of execution",
+        unit,
+        lambda i: f"{i:g}" if float(i).is_integer() and 1 <= i <= len(names) else "",
         lambda v: percent(v, 0) if share else tick(v),
-    )  # fmt: skip
+    )
     for name, line in series.items():
         piece: list[tuple[float, float]] = []
         for i, v in enumerate([*line, None], start=1):
@@ -160,9 +166,13 @@ def over_layers(
             if v is not None and known(v):
                 figure = percent(v) if share else number(v)
                 drawing.add(
-                    "circle", f"{name}, site {i} ({clip(names[i - 1], 60)}): {figure}",
-                    cx=drawing.x(i), cy=drawing.y(v), r=3.2, class_=f"dot {name}",
-                )  # fmt: skip
+                    "circle",
+                    f"{name}, site {i} ({clip(names[i - 1], 60)}): {figure}",
+                    cx=drawing.x(i),
+                    cy=drawing.y(v),
+                    r=3.2,
+                    class_=f"dot {name}",
+                )
     return str(drawing)
 
 
@@ -188,7 +198,7 @@ def over_curves(
     slope: Callable[[np.ndarray], np.ndarray] | None,
     breakpoints: Sequence[float] = (),
 ) -> str:
-    """Histograms of the pre-activation z, each scaled to its fullest bin, under the curves f(z) and f′(z)."""
+    """Densities of the pre-activation z, each scaled to its highest bin, under the curves f(z) and f′(z)."""
     ends = [e for e in (bulk(h) for h in histograms.values()) if e is not None and np.isfinite(e).all()]
     low, high = min([-2.0, *(e[0] for e in ends)]), max([2.0, *(e[1] for e in ends)])
     z = np.linspace(low, high, 161)
@@ -202,17 +212,22 @@ def over_curves(
     finite = [float(v) for line in drawn.values() for v in line[np.isfinite(line)]]
     bottom, top = span([0.0, 1.0, *finite])
     drawing = plot(label, (low, high), (bottom, top + 0.04 * (top - bottom)))
-    for name, histogram in histograms.items():
-        counts = np.asarray(histogram[1], dtype=float)
+    # the later one lies behind, so that a narrow spike from before is not hidden by what it widened to
+    for name, histogram in reversed([*histograms.items()]):
+        bins, counts = np.asarray(histogram[0], dtype=float), np.asarray(histogram[1], dtype=float)
         if counts.sum() <= 0:
             continue
-        outline, fullest = [], counts.max()
-        for left, right, count in zip(histogram[0][:-1], histogram[0][1:], counts, strict=True):
-            if right > low and left < high and count:
+        density = counts / np.diff(bins)  # bins need not be equally wide
+        inside = (bins[1:] > low) & (bins[:-1] < high)
+        outline, densest = [], density[inside].max(initial=0.0)
+        for left, right, height in zip(bins[:-1][inside], bins[1:][inside], density[inside], strict=True):
+            if height:
                 x0, x1 = drawing.x(left), drawing.x(right)
-                y = drawing.y.start + count / fullest * 0.94 * (drawing.y.end - drawing.y.start)
-                outline.append(f"M{x0:g} {drawing.y.start:g}V{y:.5g}H{max(x1, x0 + 0.8):g}V{drawing.y.start:g}Z")
-        drawing.add("path", f"{name}: {int(counts.sum()):,} sampled values of z", d="".join(outline), class_=f"bars {name}")
+                y = drawing.y.start + height / densest * 0.94 * (drawing.y.end - drawing.y.start)
+                outline.append(f"M{x0:g} {drawing.y.start:g}V{y:.5g}H{max(x1, x0 + 1.5):g}V{drawing.y.start:g}Z")
+        drawing.add(
+            "path", f"{name}: {int(counts.sum()):,} sampled values of z", d="".join(outline), class_=f"bars {name}"
+        )
     drawing.axes("z, the activation's input", "f(z), f′(z)", tick, tick)
     for name, line in drawn.items():
         piece: list[tuple[float, float]] = []
@@ -223,14 +238,18 @@ def over_curves(
     return str(drawing)
 
 
-def dot_interval(label: str, difference: float | None, ends: Sequence[float] | None, domain: tuple[float, float], class_: str) -> str:
+def dot_interval(
+    label: str, difference: float | None, ends: Sequence[float] | None, domain: tuple[float, float], class_: str
+) -> str:
     """A row's difference with its interval on a scale that all rows share; a line marks 0."""
     width, height = 190, 22
     drawing = Drawing(label, Scale(*domain, start=6, end=width - 6), Scale(0, 1, start=height, end=0), width, height)
     zero = drawing.x(0.0)
     drawing.add("path", d=f"M{zero:g} 0V{height}", class_="zero")
     if ends is not None and all(map(known, ends)):
-        drawing.add("path", d=f"M{drawing.x(ends[0]):g} {height / 2:g}H{drawing.x(ends[1]):g}", class_=f"whisker {class_}")
+        drawing.add(
+            "path", d=f"M{drawing.x(ends[0]):g} {height / 2:g}H{drawing.x(ends[1]):g}", class_=f"whisker {class_}"
+        )
     if difference is not None and known(difference):
         drawing.add("circle", label, cx=drawing.x(difference), cy=height / 2, r=4.2, class_=f"dot {class_}")
     return str(drawing).replace('class="chart"', 'class="chart row"', 1)
@@ -247,14 +266,21 @@ def reliability(label: str, bins: Sequence[ReliabilityBin], class_: str) -> str:
             continue
         if all(map(known, b.interval)):
             x = drawing.x(b.confidence)
-            drawing.add("path", d=f"M{x:g} {drawing.y(b.interval[0]):g}V{drawing.y(b.interval[1]):g}", class_=f"whisker {class_}")
+            drawing.add(
+                "path",
+                d=f"M{x:g} {drawing.y(b.interval[0]):g}V{drawing.y(b.interval[1]):g}",
+                class_=f"whisker {class_}",
+            )
     for b in bins:
         if not (b.rows and known(b.confidence) and known(b.accuracy)):
             continue
         spread = f", interval {percent(b.interval[0])} to {percent(b.interval[1])}"
         drawing.add(
-            "circle", f"confidence {percent(b.confidence)}: {percent(b.accuracy)} right of {b.rows:,} rows{spread}",
-            cx=drawing.x(b.confidence), cy=drawing.y(b.accuracy), r=round(2.6 + 3.4 * math.sqrt(b.rows / most), 2),
+            "circle",
+            f"confidence {percent(b.confidence)}: {percent(b.accuracy)} right of {b.rows:,} rows{spread}",
+            cx=drawing.x(b.confidence),
+            cy=drawing.y(b.accuracy),
+            r=round(2.6 + 3.4 * math.sqrt(b.rows / most), 2),
             class_=f"dot {class_}",
-        )  # fmt: skip
+        )
     return str(drawing)

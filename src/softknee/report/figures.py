@@ -20,15 +20,15 @@ def known(value: Any) -> bool:
 
 def number(value: Any, digits: int = 3) -> str:
     """`value` to so many significant digits: 0.578, 1,078, 3.1e−05."""
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, (bool, str)):
         return str(value)
     if not known(value):
         return MISSING
     if math.isinf(value):
         return "∞" if value > 0 else f"{MINUS}∞"
-    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e6:
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
         return f"{int(value):,}".replace("-", MINUS)
-    if 1e-3 <= abs(value) < 1e6:
+    if 1e-4 <= abs(value) < 1e6:
         decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         return f"{value:,.{decimals}f}".replace("-", MINUS)
     return f"{value:.{digits - 1}e}".replace("-", MINUS)

@@ -19,10 +19,10 @@ from . import sections
 from .story import Story
 
 LARGEST = 3_000_000
-"""Bytes a page may have; fewer changed rows and sites are listed until it fits."""
+"""Bytes a page may have; fewer changed rows and sites are listed, and texts are cut, until it fits."""
 
-LIMITS = ((48, 400), (24, 100), (8, 25), (0, 10))
-"""Changed rows of each kind, and sites in the census: first what is wanted, then what is bearable."""
+LIMITS = ((48, 400, 4000), (24, 100, 1000), (8, 25, 300), (0, 10, 80))
+"""Changed rows of each kind, sites in tables, letters of one text: first what is wanted, then what is bearable."""
 
 
 def write(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -54,9 +54,8 @@ def write(result: Any, path: str | os.PathLike[str]) -> Path:
 
 def page(story: Story) -> str:
     """The page as a string, at most LARGEST bytes long."""
-    template = _template()
-    for rows, sites in LIMITS:
-        text = template.render(view(story, rows, sites))
+    for rows, sites, letters in LIMITS:
+        text = _template(letters).render(view(story, rows, sites))
         if len(text.encode("utf-8")) <= LARGEST:
             break
     return text
@@ -90,14 +89,21 @@ def view(story: Story, rows: int, sites: int) -> dict[str, Any]:
     }
 
 
-def _template() -> Any:
+def _template(letters: int) -> Any:
     try:
         import jinja2
     except ImportError as error:
         raise InputError("an HTML report needs Jinja2: pip install 'softknee[report]'") from error
+
+    def cut(value: Any) -> Any:
+        """Any text that is not a finished chart or picture, at most `letters` long."""
+        long = isinstance(value, str) and not hasattr(value, "__html__") and len(value) > letters
+        return f"{value[:letters]}…" if long else value
+
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath("templates", name).read_text("utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: files(__package__).joinpath(f"templates/{name}").read_text("utf-8")),
         autoescape=True,
+        finalize=cut,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

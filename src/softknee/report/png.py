@@ -26,7 +26,7 @@ def data_uri(image: Any) -> str:
     pixels = _reduced(np.nan_to_num(pixels.astype(np.float64), posinf=np.nan, neginf=np.nan))
     low, high = pixels.min(), pixels.max()
     grey = np.zeros(pixels.shape) if high == low else (pixels - low) / (high - low)
-    height, width = grey.shape
+    height, width = len(grey), grey[0].size
     rows = np.zeros((height, width + 1), dtype=np.uint8)  # each row opens with its filter: 0, none
     rows[:, 1:] = np.round(255 * grey)
     png = b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -46,6 +46,6 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 def _reduced(pixels: np.ndarray) -> np.ndarray:
     """Block means, so that no side is longer than LARGEST; a remainder at the far edges is left out."""
     step = -(-max(pixels.shape) // LARGEST)
-    height, width = (max(1, size // step) for size in pixels.shape)
+    height, width = max(1, pixels.shape[0] // step), max(1, pixels.shape[1] // step)
     pixels = pixels[: height * step, : width * step]
     return pixels.reshape(height, -1, width, pixels.shape[1] // width).mean(axis=(1, 3))

@@ -41,11 +41,8 @@ def causes(report: Report | None) -> View | None:
         children.setdefault(finding.caused_by if finding.caused_by in ids else None, []).append(finding)
 
     def tree(parent: str | None, above: frozenset[str]) -> list[View]:
-        groups: dict[tuple[str, str], list[Finding]] = {}
-        for finding in children.get(parent, ()):
-            if finding.id not in above:
-                groups.setdefault((finding.symptom, finding.severity), []).append(finding)
-        return [_node(found, tree, above) for found in groups.values()]
+        found = grouped([finding for finding in children.get(parent, ()) if finding.id not in above])
+        return [_node(group, tree, above) for group in found]
 
     return {
         "trees": tree(None, frozenset()),
@@ -58,6 +55,15 @@ def causes(report: Report | None) -> View | None:
     }
 
 
+def grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings of one symptom together, in the order in which symptoms first occur; the most severe ones first."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(finding.symptom, []).append(finding)
+    rank = {"critical": 0, "warning": 1}
+    return [sorted(group, key=lambda finding: rank.get(finding.severity, 2)) for group in groups.values()]
+
+
 def _node(found: Sequence[Finding], tree: Any, above: frozenset[str]) -> View:
     """One symptom at one or more sites, and what follows from any of them."""
     first = found[0]
@@ -67,7 +73,7 @@ def _node(found: Sequence[Finding], tree: Any, above: frozenset[str]) -> View:
         "sites": [clip(f.site, 60) for f in found],
         "message": first.message,
         "others": [(clip(f.site, 60), f.message) for f in found[1:]],
-        "evidence": [(k.replace("_", " "), number(v)) for k, v in first.evidence.items()],
+        "evidence": [(k.replace("_", " "), number(v, 4)) for k, v in first.evidence.items()],
         "threshold": first.threshold,
         "source": first.source,
         "repairs": [name.replace("_", " ") for name in first.repairs],
@@ -87,19 +93,22 @@ def _by_site(before: Report | None, after: Report | None) -> dict[str, dict[str,
 _LAYERS = (
     (
         "across_row_std",
-        "signal across rows (std)",
-        "How much a site's output differs from row to row; where it is near zero, all inputs look alike to what follows.",
+        "signal across rows",
+        "std, log scale",
+        "How much a site's output differs from row to row; near zero, all inputs look alike to what follows.",
         {"log": True},
     ),
     (
         "gradient_norm",
         "gradient norm",
-        "How strongly the loss pulls on the weights that feed the site; a steep slope means that some layers hardly learn.",
+        "norm, log scale",
+        "How strongly the loss pulls on the weights that feed the site; a steep slope: some layers hardly learn.",
         {"log": True},
     ),
     (
         "dead_share",
         "dead units",
+        "share of units",
         "Share of units whose derivative was exactly zero on every row: they get no gradient and do not come back.",
         {"share": True},
     ),
@@ -113,31 +122,58 @@ def layers(before: Report | None, after: Report | None, limit: int) -> View | No
         return None
     names = [name for name, report in (("before", before), ("after", after)) if report is not None and report.stats()]
     panels = []
-    for attribute, label, words, style in _LAYERS:
+    for attribute, label, unit, words, style in _LAYERS:
         series = {name: [getattr(pair.get(name), attribute, None) for pair in sites.values()] for name in names}
         if any(known(value) for line in series.values() for value in line):
-            panels.append({"title": label, "svg": charts.over_layers(label, list(sites), series, **style), "words": words})
+            panels.append(
+                {"title": label, "svg": charts.over_layers(label, unit, list(sites), series, **style), "words": words}
+            )
     table = []
     for i, (key, pair) in enumerate([*sites.items()][:limit], start=1):
         for name, entry in pair.items():
             dead = None if entry.dead is None else f"{entry.dead}/{entry.units}"
             table.append(
-                [str(i), clip(key, 60), name, entry.activation or "unknown", number(entry.mean), number(entry.std),
-                 number(entry.across_row_std), percent(entry.zeros, 0), percent(entry.saturated, 0), dead or number(None),
-                 number(entry.gradient_norm)]
-            )  # fmt: skip
-    head = ["#", "site", "when", "activation", "mean", "std", "across-row std", "zeros", "saturated", "dead", "gradient norm"]
+                [
+                    str(i),
+                    clip(key, 60),
+                    name,
+                    entry.activation or "unknown",
+                    number(entry.mean),
+                    number(entry.std),
+                    number(entry.across_row_std),
+                    percent(entry.zeros, 0),
+                    percent(entry.saturated, 0),
+                    dead or number(None),
+                    number(entry.gradient_norm),
+                ]
+            )
+    head = [
+        "#",
+        "site",
+        "when",
+        "activation",
+        "mean",
+        "std",
+        "across-row std",
+        "zeros",
+        "saturated",
+        "dead",
+        "gradient norm",
+    ]
     return {"panels": panels, "names": names, "head": head, "table": table, "left_out": max(0, len(sites) - limit)}
 
 
 def distributions(before: Report | None, after: Report | None, census: Census | None) -> View | None:
     """Histograms of what goes into each activation, under its curve and its slope."""
-    sites = {k: pair for k, pair in _by_site(before, after).items() if any(sum(e.histogram_counts) for e in pair.values())}
+    sites = {
+        k: pair for k, pair in _by_site(before, after).items() if any(sum(e.histogram_counts) for e in pair.values())
+    }
     if not sites:
         return None
     settings = {site.key: site.parameters for site in census or ()}
     shown = sorted({round(i) for i in np.linspace(0, len(sites) - 1, min(PANELS, len(sites)))})
-    panels, names = [], set()
+    panels: list[View] = []
+    names: set[str] = set()
     for i, (key, pair) in enumerate(sites.items()):
         if i not in shown:
             continue
@@ -173,7 +209,7 @@ def arms(trial: Trial | None) -> View | None:
     if trial is None:
         return None
     ends = [end for arm in trial.arms if arm.interval is not None for end in arm.interval if known(end)]
-    domain = charts.span([0.0, *ends])
+    domain = _domain(ends)
     best = None if trial.best is None else trial.best.name
     rows = [_arm(arm, best, domain) for arm in trial.arms]
     rows.sort(key=lambda row: (not row["winner"], -row["order"]))
@@ -183,10 +219,16 @@ def arms(trial: Trial | None) -> View | None:
         "rows": rows,
         "reason": trial.reason,
         "useless": useless,
-        "domain": [signed(end) for end in domain],
+        "domain": [number(end, 2) for end in domain],
         "seeds": ", ".join(map(str, trial.seeds)),
         "validation_rows": trial.rows,
     }
+
+
+def _domain(ends: Sequence[float]) -> tuple[float, float]:
+    """Where all rows' differences and 0 have room."""
+    low, high = charts.span([0.0, *ends])
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _arm(arm: Arm, best: str | None, domain: tuple[float, float]) -> View:
@@ -218,7 +260,7 @@ def comparison(result: Comparison | None) -> View | None:
         return None
     judged = result.result
     ends = [end for c in result.cohorts if c.result is not None for end in c.result.interval if known(end)]
-    domain = charts.span([0.0, *ends])
+    domain = _domain(ends)
     worst = result.worst_cohort
     return {
         "metric": result.metric,
@@ -236,9 +278,14 @@ def comparison(result: Comparison | None) -> View | None:
         "test": judged.test,
         "rows": number(judged.rows),
         "latency": f"{number(1e6 * result.latency.before)} → {number(1e6 * result.latency.after)} µs per row",
-        "worst": None if worst is None else clip(worst.name, 60),
+        "worst": None
+        if worst is None or worst.result is None
+        else {
+            "name": clip(worst.name, 60),
+            "scores": f"{score(worst.result.before)} → {score(worst.result.after)}, {worst.verdict}",
+        },
         "cohorts": [_cohort(cohort, worst, domain) for cohort in result.cohorts],
-        "domain": [signed(end) for end in domain],
+        "domain": [number(end, 2) for end in domain],
         "differs": [(clip(k, 60), clip(a, 80), clip(b, 80)) for k, (a, b) in result.differs.items()],
         "notes": [clip(note, 400) for note in result.notes],
     }
@@ -247,7 +294,13 @@ def comparison(result: Comparison | None) -> View | None:
 def _cohort(cohort: CohortComparison, worst: CohortComparison | None, domain: tuple[float, float]) -> View:
     judged = cohort.result
     if judged is None:
-        return {"name": clip(cohort.name, 60), "rows": number(cohort.rows), "verdict": cohort.verdict, "worst": False, "svg": ""}
+        return {
+            "name": clip(cohort.name, 60),
+            "rows": number(cohort.rows),
+            "verdict": cohort.verdict,
+            "worst": False,
+            "svg": "",
+        }
     label = f"{clip(cohort.name, 60)}: {signed(judged.difference)} {interval(judged.interval)}"
     style = "harm" if cohort.verdict == "different" and judged.gain < 0 else "after"
     return {
@@ -267,13 +320,15 @@ def changed(result: Comparison | None, images: Mapping[str, Any], limit: int) ->
     """Rows that were broken and rows that were fixed, as pictures where there are any; at most `limit` of a kind."""
     if result is None:
         return None
-    groups = []
+    groups: list[View] = []
     for kind, title in (("broken", "Broken: right before, wrong now"), ("fixed", "Fixed: wrong before, right now")):
         rows = result.rows(kind)
         # evenly spread rather than the first ones, which may all be of one class
         at = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int))
         shown = [_row(rows[i], images) for i in at]
-        groups.append({"kind": kind, "title": title, "rows": shown, "count": len(rows), "left_out": len(rows) - len(shown)})
+        groups.append(
+            {"kind": kind, "title": title, "rows": shown, "count": len(rows), "left_out": len(rows) - len(shown)}
+        )
     return {"groups": groups, "pictures": any(row["image"] for group in groups for row in group["rows"])}
 
 
@@ -313,13 +368,20 @@ def calibration(result: Calibration | None) -> View | None:
         "panels": panels,
         "confidence": percent(result.confidence, 0),
         "table": [
-            ["NLL, nats per row", number(result.nll_raw), number(result.nll_scaled),
-             f"{number(result.nll_scaled - result.nll_raw)} {interval(result.interval, number)}"],
-            ["ECE", f"{percent(result.ece_raw)} {interval(result.ece_raw_interval, percent)}",
-             f"{percent(result.ece_scaled)} {interval(result.ece_scaled_interval, percent)}",
-             f"{number(result.ece_scaled - result.ece_raw)} {interval(result.ece_interval, number)}"],
+            [
+                "NLL, nats per row",
+                number(result.nll_raw),
+                number(result.nll_scaled),
+                f"{number(result.nll_scaled - result.nll_raw)} {interval(result.interval, number)}",
+            ],
+            [
+                "ECE",
+                f"{percent(result.ece_raw)} {interval(result.ece_raw_interval, percent)}",
+                f"{percent(result.ece_scaled)} {interval(result.ece_scaled_interval, percent)}",
+                f"{number(result.ece_scaled - result.ece_raw)} {interval(result.ece_interval, number)}",
+            ],
         ],
-    }  # fmt: skip
+    }
 
 
 def census(result: Census | None, limit: int) -> View | None:
@@ -330,9 +392,17 @@ def census(result: Census | None, limit: int) -> View | None:
     for site in result.sites[:limit]:
         where = site.source or site.implementation
         rows.append(
-            [clip(site.key, 60), clip(site.name, 60), site.role, f"{site.form}, {site.evidence}", shape(site.shape),
-             "yes" if site.measured else "no", clip(where, 90), clip(site.note)]
-        )  # fmt: skip
+            [
+                clip(site.key, 60),
+                clip(site.name, 60),
+                site.role,
+                f"{site.form}, {site.evidence}",
+                shape(site.shape),
+                "yes" if site.measured else "no",
+                clip(where, 90),
+                clip(site.note),
+            ]
+        )
     head = result.head
     return {
         "head_row": ["site", "activation", "role", "found as", "shape", "measured", "where", "note"],

@@ -61,7 +61,8 @@ class Story:
 
         Accuracies, `rows`, `fixed`, `broken`, `mcnemar_p`, `difference`, `interval` and `cohorts` are of the
         comparison on untouched rows, after against before; `arms` and `winner` of the trial on validation rows;
-        `findings` of the diagnosis before. `interval` is a 95 % paired bootstrap unless the comparison was told otherwise.
+        `findings` of the diagnosis before. `interval` is a 95 % paired bootstrap unless the comparison was told
+        otherwise.
         """
         compared = None if self.comparison is None else self.comparison.result
         worst = None if self.comparison is None else self.comparison.worst_cohort

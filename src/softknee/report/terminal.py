@@ -6,18 +6,22 @@ read as Rich markup, and control characters in it are not sent to the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
 
-from .figures import clip, interval, known, number, p_value, percent, plural, score, shape, signed
+from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
+from .sections import grouped
 from .story import kind_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
+
+WORDS = 20
+"""Characters that a column of words gets before figures are left out for it."""
 
 STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim", "better": "green", "worse": "red"}
 
@@ -60,14 +64,14 @@ def _text(content: Any, style: str = "") -> Text:
 
 
 def _line(console: Console, *pieces: Any, indent: int = 0) -> None:
-    """Pieces (strings, or (string, style)) as one line, wrapped with a hanging indent."""
-    from rich.padding import Padding
-
+    """Pieces (strings, or (string, style)) as one paragraph at `indent`, wrapped between words."""
     text = _text("")
     for piece in pieces:
         content, style = piece if isinstance(piece, tuple) else (piece, "")
         text.append_text(_text(content, style))
-    console.print(Padding(text, (0, 0, 0, indent)))
+    for line in text.wrap(console, max(20, console.width - indent)):
+        line.rstrip()
+        console.print(_text(" " * indent).append_text(line), soft_wrap=True)
 
 
 def _heading(console: Console, title: Any, verdict: Any = "") -> None:
@@ -77,31 +81,45 @@ def _heading(console: Console, title: Any, verdict: Any = "") -> None:
 
 
 def _table(
-    console: Console, head: Sequence[str], rows: Iterable[Sequence[Any]], *, left: Sequence[str] = (), drop: Sequence[str] = ()
+    console: Console,
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    left: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> None:
     """A table without rules. Columns in `left` hold words, others figures; columns in `drop` are left out, the first
-    first, until the rest fits; then words are cut."""
+    first, until the rest fits; then words wrap."""
     from rich.table import Table
+    from rich.text import Text
 
     lines = [[cell if hasattr(cell, "cell_len") else _text(cell) for cell in row] for row in rows]
     kept = [i for i, _ in enumerate(head) if any(line[i].plain.strip(" –") for line in lines) or i == 0]
     width = {i: max([len(head[i]), *(line[i].cell_len for line in lines)]) for i in kept}
+    wanted = {i: min(width[i], WORDS) if head[i] in left else width[i] for i in kept}
     for name in drop:
-        if sum(width[i] + 2 for i in kept) <= console.width:
+        if sum(wanted[i] + 1 for i in kept) <= console.width:
             break
         kept = [i for i in kept if head[i] != name]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True)
     table.add_column("", width=1)
     for i in kept:
         words = head[i] in left
-        # figures are never cut: the room is taken from the words
+        # figures and the names of lines stay whole: the room is taken from the words, which wrap
+        whole = not (words and head[i])
         table.add_column(
-            _text(head[i]), justify="left" if words else "right", no_wrap=True, overflow="ellipsis",
-            min_width=min(width[i], 9) if words else width[i],
-        )  # fmt: skip
+            _text(head[i]),
+            justify="left" if words else "right",
+            no_wrap=whole,
+            overflow="fold",
+            min_width=width[i] if whole else min(width[i], 9),
+        )
     for line in lines:
         table.add_row("", *(line[i] for i in kept))
-    console.print(table)
+    for segments in console.render_lines(table, pad=False):
+        line_ = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        line_.rstrip()
+        console.print(line_, soft_wrap=True)
 
 
 # --- results -------------------------------------------------------------------------------------------------------
@@ -115,19 +133,27 @@ def _census(result: Any, console: Console) -> None:
             console,
             ("site", "activation", "role", "found as", "shape", "where"),
             [
-                (clip(s.key, 40), (clip(s.name, 40)), s.role, f"{s.form}, {s.evidence}", shape(s.shape),
-                 clip(s.source or s.implementation, 60) if s.form != "module" else "")
+                (
+                    clip(s.key, 40),
+                    (clip(s.name, 40)),
+                    s.role,
+                    f"{s.form}, {s.evidence}",
+                    shape(s.shape),
+                    clip(s.source or s.implementation, 60) if s.form != "module" else "",
+                )
                 for s in result.sites
             ],
             left=("site", "activation", "role", "found as", "where"),
             drop=("role", "where", "shape"),
-        )  # fmt: skip
+        )
     for site in result.sites:
         if site.note:
             _line(console, (f"{clip(site.key, 40)}: {site.note}", "dim"), indent=2)
     if result.head is not None:
         features = "" if result.head.features is None else f", {plural(result.head.features, 'output')}"
-        _line(console, ("head  ", "dim"), f"{result.head.kind} from {result.head.path or 'the model'}{features}", indent=2)
+        _line(
+            console, ("head  ", "dim"), f"{result.head.kind} from {result.head.path or 'the model'}{features}", indent=2
+        )
     for collapse in result.collapses:
         _line(console, ("collapse  ", "yellow"), collapse, indent=2)
     for note in result.notes:
@@ -136,31 +162,31 @@ def _census(result: Any, console: Console) -> None:
 
 def _report(result: Any, console: Console) -> None:
     _heading(console, result.model, (result.verdict, "green" if result.healthy else "bold"))
-    shown: set[str] = set()
-
-    def show(finding: Any, depth: int) -> None:
-        if finding.id not in shown:
-            shown.add(finding.id)
-            _finding(finding, console, depth)
-            for consequence in result.consequences(finding):
-                show(consequence, depth + 1)
-
-    for finding in result.findings:
-        if finding.caused_by is None or finding.caused_by not in {f.id for f in result.findings}:
-            show(finding, 0)
+    for finding, same, depth in _tree(result.findings):
+        # what the verdict has just said is not said again
+        _finding(finding, console, depth, same, finding.message not in result.verdict)
     if result.statistics:
         console.print()
         _table(
             console,
             ("site", "activation", "mean", "std", "across rows", "zeros", "saturated", "dead", "gradient"),
             [
-                (clip(s.key, 32), s.activation or "unknown", number(s.mean, 2), number(s.std, 2), number(s.across_row_std, 2),
-                 percent(s.zeros, 0), percent(s.saturated, 0), _dead(s), number(s.gradient_norm, 2))
+                (
+                    clip(s.key, 32),
+                    s.activation or "unknown",
+                    number(s.mean, 2),
+                    number(s.std, 2),
+                    number(s.across_row_std, 2),
+                    percent(s.zeros, 0),
+                    percent(s.saturated, 0),
+                    _dead(s),
+                    number(s.gradient_norm, 2),
+                )
                 for s in result.statistics
             ],
             left=("site", "activation"),
             drop=("mean", "std", "gradient", "saturated"),
-        )  # fmt: skip
+        )
     if result.healthy and result.checked:
         _line(console, ("checked: " + ", ".join(result.checked), "dim"), indent=2)
     if result.unchecked:
@@ -168,15 +194,37 @@ def _report(result: Any, console: Console) -> None:
 
 
 def _dead(entry: Any) -> Text:
-    return _text("–") if entry.dead is None else _text(f"{entry.dead}/{entry.units}", "yellow" if entry.dead else "")
+    return (
+        _text(MISSING) if entry.dead is None else _text(f"{entry.dead}/{entry.units}", "yellow" if entry.dead else "")
+    )
 
 
-def _finding(finding: Any, console: Console, depth: int = 0) -> None:
-    mark = "" if depth == 0 else "↳ "
+def _tree(findings: Sequence[Any]) -> Iterator[tuple[Any, int, int]]:
+    """Causes, each followed by its consequences: (finding, how many more sites have the same, depth)."""
+    ids = {finding.id for finding in findings}
+    done: set[str] = set()
+
+    def below(parents: set[str | None], depth: int) -> Iterator[tuple[Any, int, int]]:
+        level = [f for f in findings if (f.caused_by if f.caused_by in ids else None) in parents and f.id not in done]
+        for found in grouped(level):
+            done.update(f.id for f in found)
+            yield found[0], len(found) - 1, depth
+            yield from below({f.id for f in found}, depth + 1)
+
+    return below({None}, 0)
+
+
+def _finding(finding: Any, console: Console, depth: int = 0, same: int = 0, message: bool = True) -> None:
+    mark = "↳ " if depth else ""
+    where = finding.site + (f" and {plural(same, 'more site')}" if same else "")
     _line(
-        console, mark, (finding.title, STYLES.get(finding.severity, "")), (f"  {clip(finding.site, 40)}", "dim"),
-        f"  {finding.message}", indent=2 + 2 * depth,
-    )  # fmt: skip
+        console,
+        mark,
+        (finding.title, STYLES.get(finding.severity, "")),
+        (f"  {clip(where, 60)}", "dim"),
+        f"  {finding.message}" if message else "",
+        indent=2 + 2 * depth,
+    )
     if depth == 0:
         _line(console, (f"threshold: {finding.threshold} ({finding.source})", "dim"), indent=4)
 
@@ -186,9 +234,10 @@ def _plan(result: Any, console: Console) -> None:
     if not len(result):
         _line(console, "none to propose", indent=2)
     for repair in result.repairs:
-        kind = "  common advice" if repair.folk else "  by hand" if repair.by_hand else ""
-        _line(console, repair.title, (kind, "dim"), indent=2)
-        _line(console, (repair.by_hand or repair.edit, "cyan"), indent=4)
+        kind = "  folk advice" if repair.folk else ""
+        hand = f"  by hand: {repair.by_hand}" if repair.by_hand else ""
+        _line(console, repair.title, (kind + hand, "dim"), indent=2)
+        _line(console, (repair.edit, "cyan"), indent=4)
 
 
 def _trial(result: Any, console: Console) -> None:
@@ -198,15 +247,31 @@ def _trial(result: Any, console: Console) -> None:
     arms = sorted(result.arms, key=lambda arm: -arm.accuracy if known(arm.accuracy) else 2.0)
     rows = []
     for arm in arms:
-        style = "bold green" if arm.name == best else STYLES.get(arm.verdict, "dim" if arm.name in ("baseline", "control") else "")
+        style = (
+            "bold green"
+            if arm.name == best
+            else STYLES.get(arm.verdict, "dim" if arm.name in ("baseline", "control") else "")
+        )
         gap = "" if arm.difference is None else f"{signed(arm.difference)} {interval(arm.interval)}"
         changed = "" if arm.fixed is None else f"+{arm.fixed} −{arm.broken}"
         note = f" ({arm.note})" if arm.note else ""
         rows.append(
-            (_text(arm.name, style), score(arm.accuracy), changed, "" if arm.p is None else p_value(arm.p), gap,
-             _text(("winner" if arm.name == best else arm.verdict) + note, style))
-        )  # fmt: skip
-    _table(console, ("arm", "score", "rows", "p", "difference, 95 %", "verdict"), rows, left=("arm", "verdict"), drop=("p", "rows"))
+            (
+                _text(arm.name, style),
+                score(arm.accuracy),
+                changed,
+                "" if arm.p is None else p_value(arm.p),
+                gap,
+                _text(("winner" if arm.name == best else arm.verdict) + note, style),
+            )
+        )
+    _table(
+        console,
+        ("arm", "score", "rows", "p", "difference, 95 %", "verdict"),
+        rows,
+        left=("arm", "verdict"),
+        drop=("p", "rows"),
+    )
     if result.best is not None:
         _line(console, ("edit  ", "dim"), (result.best.edit, "cyan"), indent=2)
 
@@ -214,29 +279,44 @@ def _trial(result: Any, console: Console) -> None:
 def _comparison(result: Any, console: Console) -> None:
     judged = result.result
     _heading(
-        console, f"{result.before.version} → {result.after.version} on {plural(judged.rows, 'row')} of {result.before.dataset}",
+        console,
+        f"{result.before.version} → {result.after.version} on {plural(judged.rows, 'row')} of {result.before.dataset}",
         (result.conclusion, STYLES.get(result.direction, "") if result.verdict == "different" else "bold"),
-    )  # fmt: skip
+    )
     _table(
         console,
         ("", result.metric, "difference, " + percent(judged.confidence, 0), "fixed", "broken", "p"),
-        [("", f"{score(judged.before)} → {score(judged.after)}", f"{signed(judged.difference)} {interval(judged.interval)}",
-          number(judged.fixed), number(judged.broken), p_value(judged.p))],
+        [
+            (
+                "",
+                f"{score(judged.before)} → {score(judged.after)}",
+                f"{signed(judged.difference)} {interval(judged.interval)}",
+                number(judged.fixed),
+                number(judged.broken),
+                p_value(judged.p),
+            )
+        ],
         left=("", result.metric),
-    )  # fmt: skip
+    )
     worst = result.worst_cohort
     if worst is not None and worst.result is not None:
         _line(
-            console, ("worst cohort  ", "dim"),
-            f"{clip(worst.name, 40)}: {score(worst.result.before)} → {score(worst.result.after)} on {plural(worst.rows, 'row')}"
-            f" ({worst.verdict})", indent=2,
-        )  # fmt: skip
+            console,
+            ("worst cohort  ", "dim"),
+            f"{clip(worst.name, 40)}: {score(worst.result.before)} → {score(worst.result.after)}"
+            f" on {plural(worst.rows, 'row')} ({worst.verdict})",
+            indent=2,
+        )
     _line(
-        console, ("latency  ", "dim"),
-        f"{number(1e6 * result.latency.before)} → {number(1e6 * result.latency.after)} µs per row", indent=2,
-    )  # fmt: skip
+        console,
+        ("latency  ", "dim"),
+        f"{number(1e6 * result.latency.before)} → {number(1e6 * result.latency.after)} µs per row",
+        indent=2,
+    )
     if result.cost is not None:
-        _line(console, ("cost  ", "dim"), f"{number(result.cost.before)} → {number(result.cost.after)} per row", indent=2)
+        _line(
+            console, ("cost  ", "dim"), f"{number(result.cost.before)} → {number(result.cost.after)} per row", indent=2
+        )
     for note in result.notes:
         _line(console, ("note  ", "dim"), note, indent=2)
 
@@ -244,18 +324,31 @@ def _comparison(result: Any, console: Console) -> None:
 def _calibration(result: Any, console: Console) -> None:
     _heading(console, "Calibration", result.verdict)
     rows = plural(result.validation_rows, "validation row")
-    _line(console, ("temperature  ", "dim"), f"{number(result.temperature)}, from {rows}; judged on {number(result.rows)} others", indent=2)
+    _line(
+        console,
+        ("temperature  ", "dim"),
+        f"{number(result.temperature)}, from {rows}; judged on {number(result.rows)} others",
+        indent=2,
+    )
     _table(
         console,
         ("", "raw", "scaled", f"difference, {percent(result.confidence, 0)}"),
         [
-            ("NLL", number(result.nll_raw), number(result.nll_scaled),
-             f"{number(result.nll_scaled - result.nll_raw)} {interval(result.interval, number)}"),
-            ("ECE", number(result.ece_raw), number(result.ece_scaled),
-             f"{number(result.ece_scaled - result.ece_raw)} {interval(result.ece_interval, number)}"),
+            (
+                "NLL",
+                number(result.nll_raw),
+                number(result.nll_scaled),
+                f"{number(result.nll_scaled - result.nll_raw)} {interval(result.interval, number)}",
+            ),
+            (
+                "ECE",
+                number(result.ece_raw),
+                number(result.ece_scaled),
+                f"{number(result.ece_scaled - result.ece_raw)} {interval(result.ece_interval, number)}",
+            ),
         ],
         left=("",),
-    )  # fmt: skip
+    )
 
 
 def _story(result: Any, console: Console) -> None:
@@ -280,19 +373,25 @@ def _activations(several: Sequence[Activation], console: Console) -> None:
             _line(console, ("also called  ", "dim"), ", ".join(several[0].aliases), indent=2)
         if several[0].source:
             _line(console, ("source  ", "dim"), several[0].source, indent=2)
-    rows = []
-    for name, read in FACTS.items():
-        values = [_fact(read, one) for one in several]
-        if any(value != "–" for value in values):
-            rows.append((_text(name, "dim"), *values))
-    _table(console, ("", *(one.name for one in several)), rows, left=("", *(one.name for one in several)))
+    beside = max(1, (console.width - 20) // 15)
+    for start in range(0, len(several), beside):
+        shown = several[start : start + beside]
+        rows = []
+        for name, read in FACTS.items():
+            values = [_fact(read, one) for one in shown]
+            if any(value != MISSING for value in values):
+                rows.append((_text(name, "dim"), *values))
+        names = [one.name for one in shown]
+        _table(console, ("", *names), rows, left=("", *names))
+        if start + beside < len(several):
+            console.print()
 
 
 def _fact(read: Callable[[Activation], str], activation: Activation) -> str:
     try:
         return read(activation)
     except SoftkneeError:  # a normalizer is no function of one number
-        return "–"
+        return MISSING
 
 
 def _intervals(found: Iterable[Any]) -> str:
@@ -301,18 +400,21 @@ def _intervals(found: Iterable[Any]) -> str:
 
 FACTS: dict[str, Callable[[Activation], str]] = {
     "kind": lambda a: a.kind,
-    "parameters": lambda a: ", ".join(f"{p.name}={p.default:g}{' (learned)' if p.learnable else ''}" for p in a.parameters.values()) or "–",
+    "parameters": lambda a: (
+        ", ".join(f"{p.name}={p.default:g}{' (learned)' if p.learnable else ''}" for p in a.parameters.values())
+        or MISSING
+    ),
     "range": lambda a: _intervals([a.facts.range]),
     "minimum": lambda a: "none" if (low := a.facts.minimum) is None else f"{number(low.value)} at {number(low.x)}",
     "largest |f′|": lambda a: f"{number(a.facts.largest_derivative.value)} at {number(a.facts.largest_derivative.x)}",
     "kinks": lambda a: ", ".join(map(number, a.facts.breakpoints)) or "none",
     "dead where": lambda a: _intervals(a.facts.dead),
-    "saturated where": lambda a: _intervals(a.facts.saturated()),
+    "saturated where": lambda a: _intervals(i for i in a.facts.saturated() if i.high - i.low > 0.1),
     "gain": lambda a: number(a.facts.gain, 4),
     "backward gain": lambda a: number(a.facts.backward_gain, 4),
-    "mean, z ~ N(0, 1)": lambda a: number(a.facts.mean),
-    "in torch": lambda a: f"torch.nn.functional.{a.torch}" if a.torch else "–",
-}  # fmt: skip
+    "mean, z ~ N(0, 1)": lambda a: number(round(a.facts.mean, 12)),
+    "in torch": lambda a: a.torch or MISSING,
+}
 
 
 def _anything(result: Any, console: Console) -> None:

@@ -84,6 +84,7 @@ def view(story: Story, rows: int, sites: int) -> dict[str, Any]:
         "patch": story.patch,
         "remaining": sections.causes(story.after),
         "thresholds": sections.thresholds(*reports),
+        "runs": sections.runs(story.comparison),
         "provenance": sections.provenance({"softknee": __version__, **story.provenance}),
         "style": files(__package__).joinpath("templates/page.css").read_text(encoding="utf-8"),
     }

@@ -15,7 +15,7 @@ import numpy as np
 from softknee.errors import SoftkneeError
 
 from . import charts
-from .figures import clip, interval, known, number, p_value, percent, plural, score, shape, signed
+from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .png import data_uri
 
 if TYPE_CHECKING:
@@ -56,23 +56,28 @@ def causes(report: Report | None) -> View | None:
 
 
 def grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Findings of one symptom together, in the order in which symptoms first occur; the most severe ones first."""
+    """Findings of one symptom together, in the order in which symptoms first occur."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.symptom, []).append(finding)
+    return list(groups.values())
+
+
+def most_severe(findings: Sequence[Finding]) -> Finding:
+    """The most severe one, the first of equals."""
     rank = {"critical": 0, "warning": 1}
-    return [sorted(group, key=lambda finding: rank.get(finding.severity, 2)) for group in groups.values()]
+    return min(findings, key=lambda finding: rank.get(finding.severity, 2))
 
 
 def _node(found: Sequence[Finding], tree: Any, above: frozenset[str]) -> View:
     """One symptom at one or more sites, and what follows from any of them."""
-    first = found[0]
+    first = most_severe(found)
     return {
         "title": first.title,
         "severity": first.severity,
         "sites": [clip(f.site, 60) for f in found],
         "message": first.message,
-        "others": [(clip(f.site, 60), f.message) for f in found[1:]],
+        "others": [(clip(f.site, 60), f.message) for f in found if f is not first],
         "evidence": [(k.replace("_", " "), number(v, 4)) for k, v in first.evidence.items()],
         "threshold": first.threshold,
         "source": first.source,
@@ -375,9 +380,9 @@ def calibration(result: Calibration | None) -> View | None:
                 f"{number(result.nll_scaled - result.nll_raw)} {interval(result.interval, number)}",
             ],
             [
-                "ECE",
-                f"{percent(result.ece_raw)} {interval(result.ece_raw_interval, percent)}",
-                f"{percent(result.ece_scaled)} {interval(result.ece_scaled_interval, percent)}",
+                "ECE, calibration error",
+                f"{number(result.ece_raw)} {interval(result.ece_raw_interval, number)}",
+                f"{number(result.ece_scaled)} {interval(result.ece_scaled_interval, number)}",
                 f"{number(result.ece_scaled - result.ece_raw)} {interval(result.ece_interval, number)}",
             ],
         ],
@@ -403,10 +408,16 @@ def census(result: Census | None, limit: int) -> View | None:
                 clip(site.note),
             ]
         )
+    names = ["site", "activation", "role", "found as", "shape", "measured", "where", "note"]
+    kept = [i for i in range(len(names)) if any(row[i] for row in rows)]
     head = result.head
     return {
-        "head_row": ["site", "activation", "role", "found as", "shape", "measured", "where", "note"],
-        "rows": rows,
+        "head_row": [names[i] for i in kept],
+        "rows": [[row[i] for i in kept] for row in rows],
+        "blocks": [
+            [clip(path or "the model itself", 60), str(len(found)), clip(", ".join(found), 200)]
+            for path, found in [*result.blocks.items()][:limit]
+        ],
         "left_out": len(result.sites) - len(rows),
         "counts": [f"{plural(count, 'site')} of {name}" for name, count in result.counts().items()],
         "head": None if head is None else _head(head),
@@ -418,6 +429,14 @@ def census(result: Census | None, limit: int) -> View | None:
 def _head(head: Any) -> str:
     features = f", {plural(head.features, 'output')}" if head.features is not None else ""
     return f"{head.kind} from {clip(head.path or 'the model', 60)}{features}"
+
+
+def runs(result: Comparison | None) -> list[list[str]]:
+    """Provenance of the two runs side by side."""
+    if result is None:
+        return []
+    before, after = dict(provenance(result.before.provenance)), dict(provenance(result.after.provenance))
+    return [[name, before.get(name, MISSING), after.get(name, MISSING)] for name in {**before, **after}]
 
 
 def thresholds(*reports: Report | None) -> list[list[str]]:
@@ -439,5 +458,5 @@ def provenance(entries: Mapping[str, Any], above: str = "") -> list[tuple[str, s
         elif isinstance(value, (list, tuple, set, frozenset)):
             lines.append((name, clip(", ".join(map(str, value)), 400)))
         else:
-            lines.append((name, number(value, 6) if isinstance(value, float) else clip(value, 400)))
+            lines.append((name, f"{value:g}" if isinstance(value, float) else clip(value, 400)))
     return lines

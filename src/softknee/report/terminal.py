@@ -13,7 +13,7 @@ from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
 
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
-from .sections import grouped
+from .sections import grouped, most_severe
 from .story import kind_of
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _tree(findings: Sequence[Any]) -> Iterator[tuple[Any, int, int]]:
         level = [f for f in findings if (f.caused_by if f.caused_by in ids else None) in parents and f.id not in done]
         for found in grouped(level):
             done.update(f.id for f in found)
-            yield found[0], len(found) - 1, depth
+            yield most_severe(found), len(found) - 1, depth
             yield from below({f.id for f in found}, depth + 1)
 
     return below({None}, 0)
@@ -254,7 +254,6 @@ def _trial(result: Any, console: Console) -> None:
         )
         gap = "" if arm.difference is None else f"{signed(arm.difference)} {interval(arm.interval)}"
         changed = "" if arm.fixed is None else f"+{arm.fixed} −{arm.broken}"
-        note = f" ({arm.note})" if arm.note else ""
         rows.append(
             (
                 _text(arm.name, style),
@@ -262,7 +261,7 @@ def _trial(result: Any, console: Console) -> None:
                 changed,
                 "" if arm.p is None else p_value(arm.p),
                 gap,
-                _text(("winner" if arm.name == best else arm.verdict) + note, style),
+                _text("winner" if arm.name == best else arm.verdict, style),
             )
         )
     _table(
@@ -272,6 +271,12 @@ def _trial(result: Any, console: Console) -> None:
         left=("arm", "verdict"),
         drop=("p", "rows"),
     )
+    for arm in arms:
+        if arm.note:
+            _line(console, (f"{arm.name}: {arm.note}", "dim"), indent=2)
+    useless = [arm.name for arm in arms if arm.folk and arm.accuracy is not None and arm.verdict != "better"]
+    if useless:
+        _line(console, ("folk advice that did not help  ", "dim"), ", ".join(useless), indent=2)
     if result.best is not None:
         _line(console, ("edit  ", "dim"), (result.best.edit, "cyan"), indent=2)
 

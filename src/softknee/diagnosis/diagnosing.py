@@ -275,10 +275,10 @@ def _batch(item: Any, model: nn.Module) -> Batch:
         name = next((name for name in TARGETS if name in kwargs), None)
         if name is None:
             return Batch((), kwargs)
-        targets = _tensor(kwargs[name])
+        labels = _tensor(kwargs[name])
         if name not in inspect.signature(model.forward).parameters:
             del kwargs[name]
-        return Batch((), kwargs, targets)
+        return Batch((), kwargs, labels)
     if isinstance(item, (tuple, list)) and 1 <= len(item) <= 2:
         inputs = item[0]
         targets = _tensor(item[1]) if len(item) == 2 else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from softknee.diagnosis.probes import NEVER, Sums, histogram_edges, merge
 from softknee.diagnosis.reports import LayerStatistics, SiteStatistics
 from softknee.diagnosis.series import Series
-from softknee.diagnosis.weights import Weights
+from softknee.diagnosis.weights import MISSING, Weights
 from softknee.errors import SoftkneeError
 
 if TYPE_CHECKING:
@@ -127,14 +127,15 @@ def measure(
     excused by its beginnings; where a value was first not finite is told from all of it.
     """
     late = [sums for _, last, sums in segments if last >= steps / 2] or [sums for *_, sums in segments]
-    if len(late) == len(segments) > 1 and steps:
-        late = late[len(late) // 2 :]
     whole, recent = merge([sums for *_, sums in segments]), merge(late)
     places = {site.key: site for site in census.sites} if census is not None else {}
-    gradient_rows = [row for row in gradients.values() if all(value != -1.0 for value in row)]
-    gradient_steps = [
-        step for step, row in zip(gradients.steps, gradients.values(), strict=True) if all(v != -1.0 for v in row)
+    # A step that a gradient scaler skipped has no gradients at all.
+    seen = [
+        (step, row)
+        for step, row in zip(gradients.steps, gradients.values(), strict=True)
+        if any(value != MISSING for value in row)
     ]
+    gradient_steps, gradient_rows = [step for step, _ in seen], [row for _, row in seen]
     by_weight = _columns(weights.names, gradient_rows)
     moved = _columns(weights.names, updates.values())
     layers = _layers(census, weights, by_weight, moved)
@@ -160,7 +161,7 @@ def measure(
         origin=_origin(whole, order, first_nonfinite, weights.names, gradient_steps, gradient_rows, losses_seen),
         steps=steps,
         every=every,
-        history=_history(segments, order, gradients, updates, by_weight, moved, losses_seen, extra),
+        history=_history(segments, order, gradient_steps, updates, by_weight, moved, losses_seen, extra),
         normalised=any("Norm" in type(module).__name__ for module in model.modules()),
         regularisers=_regularisers(model, optimizer),
     )
@@ -243,7 +244,9 @@ def output_tensor(output: Any) -> Tensor | None:
 
 
 def _columns(names: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(row[i] for row in rows) for i, name in enumerate(names)} if rows else {}
+    if not rows:
+        return {}
+    return {name: tuple(math.nan if row[i] == MISSING else row[i] for row in rows) for i, name in enumerate(names)}
 
 
 def median(values: Sequence[float]) -> float | None:
@@ -317,21 +320,16 @@ def _origin(
     for step, row in zip(gradient_steps, gradient_rows, strict=True):
         # Backward runs from the last layer to the first, so the last bad one was the first to be made.
         bad = [i for i, value in enumerate(row) if math.isinf(value) or math.isnan(value)]
-        if bad and not (len(bad) < len(row) and all(math.isnan(row[i]) for i in bad) and _absent(bad, gradient_rows)):
+        if bad:
             found.append((step, len(order) + 2, Origin(step, "gradient", names[bad[-1]])))
             break
     return min(found, key=lambda entry: entry[:2])[2] if found else None
 
 
-def _absent(columns: Sequence[int], rows: Sequence[Sequence[float]]) -> bool:
-    """Whether these weights never had a gradient (NaN stands for none)."""
-    return all(math.isnan(row[i]) for row in rows for i in columns)
-
-
 def _history(
     segments: Sequence[tuple[int, int, dict[str, Sums]]],
     order: Mapping[str, int],
-    gradients: Series,
+    gradient_steps: Sequence[int],
     updates: Series,
     by_weight: Mapping[str, tuple[float, ...]],
     moved: Mapping[str, tuple[float, ...]],
@@ -348,7 +346,7 @@ def _history(
     ends = [last for _, last, _ in segments]
     return {
         "loss": {"step": [step for step, _ in losses], "value": [loss for _, loss in losses]},
-        "gradient_norm": {"step": list(gradients.steps), **{k: list(v) for k, v in by_weight.items()}},
+        "gradient_norm": {"step": list(gradient_steps), **{k: list(v) for k, v in by_weight.items()}},
         "update_ratio": {"step": list(updates.steps), **{k: list(v) for k, v in moved.items()}},
         "across_row_std": {"step": ends, **across},
         "dead": {"step": ends, **dead},

@@ -484,6 +484,8 @@ def exploding_gradient(m: Measurement) -> list[Finding]:
 
 
 CONSTANT = 0.02
+CONSTANT_LOGITS = 0.02
+"""Std across rows of logits up to which no probability moves by more than about 2 % of itself."""
 CONSTANT_REAL = 1e-4
 ONE_CLASS = 0.99
 
@@ -502,7 +504,8 @@ def constant_output(m: Measurement) -> list[Finding]:
     ratio = across / size if size else 0.0
     classes = output.units > 1 and m.top_share is not None and m.target_std is None
     if classes and m.top_share is not None:
-        constant = ratio < CONSTANT and m.top_share >= ONE_CLASS
+        logits = m.census is not None and m.census.head is not None and m.census.head.kind == "logits"
+        constant = ratio < CONSTANT and m.top_share >= ONE_CLASS and not (logits and across > CONSTANT_LOGITS)
     elif m.target_std:
         constant = across < 0.01 * m.target_std and ratio < CONSTANT
     else:
@@ -535,6 +538,7 @@ def constant_output(m: Measurement) -> list[Finding]:
 FLAT = 0.01
 CHANCE = 0.9
 RISING = 1.5
+RISING_CHANCE = 1.05
 
 
 def flat_loss(m: Measurement) -> list[Finding]:
@@ -575,7 +579,10 @@ def flat_loss(m: Measurement) -> list[Finding]:
 
 
 def rising_loss(m: Measurement) -> list[Finding]:
-    """The loss ends more than half above its start (SageMaker: up > 5 %, which noise passes)."""
+    """The loss ends above its start and above that of a constant prediction by 5 % (SageMaker's figure).
+
+    Where the latter is unknown, more than half above its start: 5 % of a small loss is noise.
+    """
     if not _rising(m):
         return []
     course = [loss for _, loss in m.losses]
@@ -589,7 +596,10 @@ def rising_loss(m: Measurement) -> list[Finding]:
             severity="critical",
             message=f"the loss rose from {start:.4g} to {end:.4g}",
             evidence={"start": start, "end": end, "factor": end / start if start else math.inf},
-            threshold=f"last tenth > {RISING:g} × first tenth",
+            threshold=(
+                f"last tenth > {RISING_CHANCE:g} × the larger of first tenth and chance; chance unknown: > {RISING:g} ×"
+                " first tenth"
+            ),
             source=f"{SAGEMAKER}; {CALIBRATED}",
             repairs=("learning_rate", "clip"),
         )
@@ -741,7 +751,10 @@ def _rising(m: Measurement) -> bool:
         return False
     tenth = max(5, len(course) // 10)
     start, end = _mean(course[:tenth]), _mean(course[-tenth:])
-    return start > 0 and end > RISING * start and (_chance(m) is None or end > (_chance(m) or 0.0))
+    chance = _chance(m)
+    if chance is not None:
+        return end > RISING_CHANCE * max(start, chance)
+    return start > 0 and end > RISING * start
 
 
 def _chance(m: Measurement) -> float | None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from softknee.diagnosis.measurements import Measurement, measure, output_tensor
 from softknee.diagnosis.probes import Probe, recomputable, unit_dimension
 from softknee.diagnosis.series import Series
-from softknee.diagnosis.weights import Weights
+from softknee.diagnosis.weights import MISSING, Weights
 from softknee.errors import InputError
 from softknee.identification import identify
 from softknee.identification.observation import Observer
@@ -197,10 +197,10 @@ class Watch:
         if scale is None and self.optimizer is None and self.scaler is not None:
             scale = self.scaler.get_scale()
         if scale is not None:
-            norms = norms / scale
+            norms = torch.where(norms == MISSING, norms, norms / scale)
         found = getattr(self.optimizer, "found_inf", None)
         if isinstance(found, Tensor):
-            norms = torch.where(found > 0, -1.0, norms)
+            norms = torch.where(found > 0, MISSING, norms)
         self._gradients.add(self.step, norms)
 
     @torch.no_grad()

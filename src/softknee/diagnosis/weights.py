@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 SAMPLE = 512
 """Elements per weight from which ‖Δw‖/‖w‖ is estimated."""
+MISSING = -1.0
+"""Stands for the norm of a gradient that is not there."""
 FLOOR = 0.1
 """Weights smaller than this gain count as this large, so that a zero-initialised one does not look unstable."""
 
@@ -85,7 +87,7 @@ class Weights:
 
     @torch.no_grad()
     def gradient_norms(self, gradients: Sequence[Tensor | None] | None = None) -> Tensor | None:
-        """Norm of each weight's gradient (`.grad` unless given), NaN where a weight has none; None if none has."""
+        """Norm of each weight's gradient (`.grad` unless given), `MISSING` where a weight has none; None if none has."""
         grads: list[Any] = [parameter.grad for parameter in self.parameters] if gradients is None else list(gradients)
         if any(grad is None or grad.is_sparse for grad in grads):
             return _norms(grads)
@@ -105,7 +107,7 @@ def _norms(gradients: Sequence[Tensor | None]) -> Tensor | None:
     if not dense:
         return None
     norms = torch.stack(torch._foreach_norm(list(dense.values()))).float()
-    full = norms.new_full((len(gradients),), math.nan)
+    full = norms.new_full((len(gradients),), MISSING)
     full[list(dense)] = norms
     return full
 

@@ -156,7 +156,7 @@ def test_an_empty_story():
 
 
 def test_a_healthy_report_says_so(story):
-    assert "Nothing was found: healthy: look elsewhere" in html.page(Story(before=story.after))
+    assert "Nothing was found in the activations: look elsewhere" in html.page(Story(before=story.after))
 
 
 def test_reports_with_odd_figures(story):
@@ -253,3 +253,25 @@ def test_a_missing_package_is_named(story, tmp_path, monkeypatch, package):
         write(story, tmp_path / "page.html") if package == "jinja2" else __import__("softknee.report").report.render(
             story
         )
+
+
+def test_a_swapped_activation_gets_its_own_curve(story):
+    swapped = tuple(replace(entry, activation="leaky_relu") for entry in story.after.statistics)
+    census = replace(story.census, sites=tuple(replace(s, parameters={}) for s in story.census.sites))
+    after = replace(
+        story.after,
+        statistics=swapped,
+        census=replace(
+            census,
+            sites=tuple(replace(s, activation="leaky_relu", parameters={"negative_slope": 0.2}) for s in census.sites),
+        ),
+    )
+    text = html.page(Story(census=census, before=story.before, after=after))
+    assert text.count('class="curve value"') == 2 * 8 + 1, "two panels a site, and the key"
+    assert "leaky_relu, after" in text
+
+
+def test_one_report_alone_is_neither_before_nor_after(story):
+    text = " ".join(Page(html.page(Story.of(story.before))).text)
+    assert "measured, site 1 (net.1#0)" in text
+    assert "before, site" not in text

@@ -131,6 +131,11 @@ def tick(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
+def style(name: str) -> str:
+    """The class that a series is drawn in: of a single one, whatever its name, that of "after"."""
+    return "before" if name == "before" else "after"
+
+
 def over_layers(
     label: str,
     unit: str,
@@ -159,7 +164,7 @@ def over_layers(
             if v is not None and known(v):
                 piece.append((float(i), float(v)))
             else:
-                drawing.path(piece, f"line {name}")
+                drawing.path(piece, f"line {style(name)}")
                 piece = []
     for name, line in series.items():
         for i, v in enumerate(line, start=1):
@@ -171,7 +176,7 @@ def over_layers(
                     cx=drawing.x(i),
                     cy=drawing.y(v),
                     r=3.2,
-                    class_=f"dot {name}",
+                    class_=f"dot {style(name)}",
                 )
     return str(drawing)
 
@@ -197,6 +202,7 @@ def over_curves(
     value: Callable[[np.ndarray], np.ndarray] | None,
     slope: Callable[[np.ndarray], np.ndarray] | None,
     breakpoints: Sequence[float] = (),
+    axis: str = "z, the activation's input",
 ) -> str:
     """Densities of the pre-activation z, each scaled to its highest bin, under the curves f(z) and f′(z)."""
     ends = [e for e in (bulk(h) for h in histograms.values()) if e is not None and np.isfinite(e).all()]
@@ -226,9 +232,12 @@ def over_curves(
                 y = drawing.y.start + height / densest * 0.94 * (drawing.y.end - drawing.y.start)
                 outline.append(f"M{x0:g} {drawing.y.start:g}V{y:.5g}H{max(x1, x0 + 1.5):g}V{drawing.y.start:g}Z")
         drawing.add(
-            "path", f"{name}: {int(counts.sum()):,} sampled values of z", d="".join(outline), class_=f"bars {name}"
+            "path",
+            f"{name}: {int(counts.sum()):,} sampled values of z",
+            d="".join(outline),
+            class_=f"bars {style(name)}",
         )
-    drawing.axes("z, the activation's input", "f(z), f′(z)", tick, tick)
+    drawing.axes(axis, "f(z), f′(z)", tick, tick)
     for name, line in drawn.items():
         piece: list[tuple[float, float]] = []
         for x, y in zip(z, line, strict=True):

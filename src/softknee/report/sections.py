@@ -31,6 +31,20 @@ PANELS = 9
 View = dict[str, Any]
 
 
+def headline(report: Report) -> str:
+    """The verdict without the list of what was checked, which stands elsewhere."""
+    return "healthy: look elsewhere" if report.healthy else report.verdict
+
+
+def unchecked(report: Report) -> list[str]:
+    """What could not be checked, told once for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for line in report.unchecked:
+        title, _, why = line.partition(": ")
+        reasons.setdefault(why, []).append(title)
+    return [f"{', '.join(titles)}{': ' + why if why else ''}" for why, titles in reasons.items()]
+
+
 def causes(report: Report | None) -> View | None:
     """Findings as trees: each cause with what follows from it."""
     if report is None:
@@ -47,9 +61,9 @@ def causes(report: Report | None) -> View | None:
     return {
         "trees": tree(None, frozenset()),
         "healthy": report.healthy,
-        "verdict": report.verdict,
+        "verdict": headline(report),
         "checked": list(report.checked),
-        "unchecked": list(report.unchecked),
+        "unchecked": unchecked(report),
         "rows": report.rows,
         "steps": report.steps,
     }
@@ -87,12 +101,17 @@ def _node(found: Sequence[Finding], tree: Any, above: frozenset[str]) -> View:
 
 
 def _by_site(before: Report | None, after: Report | None) -> dict[str, dict[str, SiteStatistics]]:
-    """Site key → {"before": …, "after": …}, in executed order."""
+    """Site key → {"before": …, "after": …}, in executed order; {"measured": …} where there is one report only."""
     found: dict[str, dict[str, SiteStatistics]] = {}
+    alone = before is None or after is None
     for name, report in (("before", before), ("after", after)):
         for entry in report.stats() if report is not None else ():
-            found.setdefault(entry.key, {})[name] = entry
+            found.setdefault(entry.key, {})["measured" if alone else name] = entry
     return found
+
+
+def _names(sites: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [name for name in ("before", "after", "measured") if any(name in pair for pair in sites.values())]
 
 
 _LAYERS = (
@@ -125,7 +144,7 @@ def layers(before: Report | None, after: Report | None, limit: int) -> View | No
     sites = _by_site(before, after)
     if not sites:
         return None
-    names = [name for name, report in (("before", before), ("after", after)) if report is not None and report.stats()]
+    names = _names(sites)
     panels = []
     for attribute, label, unit, words, style in _LAYERS:
         series = {name: [getattr(pair.get(name), attribute, None) for pair in sites.values()] for name in names}
@@ -175,10 +194,13 @@ def distributions(before: Report | None, after: Report | None, census: Census | 
     }
     if not sites:
         return None
-    settings = {site.key: site.parameters for site in census or ()}
+    settings = {
+        (site.key, site.activation): site.parameters
+        for known_sites in (report.census for report in (after, before) if report is not None)
+        for site in known_sites or ()
+    } | {(site.key, site.activation): site.parameters for site in census or ()}
     shown = sorted({round(i) for i in np.linspace(0, len(sites) - 1, min(PANELS, len(sites)))})
     panels: list[View] = []
-    names: set[str] = set()
     for i, (key, pair) in enumerate(sites.items()):
         if i not in shown:
             continue
@@ -186,27 +208,28 @@ def distributions(before: Report | None, after: Report | None, census: Census | 
         for name, entry in pair.items():
             kinds.setdefault(entry.activation, {})[name] = (entry.histogram_edges, entry.histogram_counts)
         for activation, histograms in kinds.items():
-            names.update(histograms)
-            value, slope, breakpoints = _curves(activation, settings.get(key, {}))
+            value, slope, breakpoints, axis = _curves(activation, settings.get((key, activation), {}))
             when = "" if len(kinds) == 1 else f", {next(iter(histograms))}"
             title = f"{i + 1} · {clip(key, 40)} · {activation or 'unknown activation'}{when}"
             label = f"Histogram of the input of {clip(key, 60)} under the curve of {activation or 'the activation'}"
-            panels.append({"title": title, "svg": charts.over_curves(label, histograms, value, slope, breakpoints)})
+            svg = charts.over_curves(label, histograms, value, slope, breakpoints, axis)
+            panels.append({"title": title, "svg": svg})
     left_out = len(sites) - len(shown)
-    return {"panels": panels, "left_out": left_out, "names": [n for n in ("before", "after") if n in names]}
+    return {"panels": panels, "left_out": left_out, "names": _names(sites)}
 
 
-def _curves(name: str | None, parameters: Mapping[str, Any]) -> tuple[Any, Any, Sequence[float]]:
-    """f, f′ and the breakpoints; (None, None, ()) where there is no function of one number to draw."""
+def _curves(name: str | None, parameters: Mapping[str, Any]) -> tuple[Any, Any, Sequence[float], str]:
+    """f, f′, the breakpoints and what z is; no curves where there is no function of one number to draw."""
     from softknee.catalog import get
     from softknee.facts import facts
 
     try:
-        known_ = facts(get(str(name)), **parameters)
-        known_.value(np.zeros(1), 1)
-        return known_.value, (lambda z: known_.value(z, 1)), known_.breakpoints
-    except (SoftkneeError, KeyError, TypeError):
-        return None, None, ()
+        activation = get(str(name))
+        curve = facts(activation, **parameters)
+        axis = "z, the gate (up = 1)" if activation.kind == "gated" else "z, the activation's input"
+        return curve.value, (lambda z: curve.value(z, 1)), curve.breakpoints, axis
+    except SoftkneeError:
+        return None, None, (), "z, the activation's input"
 
 
 def arms(trial: Trial | None) -> View | None:

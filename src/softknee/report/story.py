@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from softknee.errors import InputError
 
 from .json import plain
+from .sections import headline
 
 if TYPE_CHECKING:
     from softknee.diagnosis import Report, Trial
@@ -47,7 +48,7 @@ class Story:
         if kind == "Census":
             return cls(title=f"Activations of {result.model}", census=result)
         if kind == "Report":
-            return cls(f"Diagnosis of {result.model}", result.verdict, census=result.census, before=result)
+            return cls(f"Diagnosis of {result.model}", headline(result), census=result.census, before=result)
         if kind == "Trial":
             return cls("Repairs, tried", result.reason, "" if result.best is None else result.best.edit, trial=result)
         if kind == "Comparison":

@@ -13,7 +13,7 @@ from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
 
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
-from .sections import grouped, most_severe
+from .sections import grouped, headline, most_severe, unchecked
 from .story import kind_of
 
 if TYPE_CHECKING:
@@ -96,17 +96,18 @@ def _table(
     lines = [[cell if hasattr(cell, "cell_len") else _text(cell) for cell in row] for row in rows]
     kept = [i for i, _ in enumerate(head) if any(line[i].plain.strip(" –") for line in lines) or i == 0]
     width = {i: max([len(head[i]), *(line[i].cell_len for line in lines)]) for i in kept}
-    wanted = {i: min(width[i], WORDS) if head[i] in left else width[i] for i in kept}
+    wanted = {i: min(width[i], WORDS) if head[i] in left and i else width[i] for i in kept}
     for name in drop:
-        if sum(wanted[i] + 1 for i in kept) <= console.width:
+        if sum(wanted[i] + 1 for i in kept) < console.width:
             break
         kept = [i for i in kept if head[i] != name]
+    roomy = sum(wanted[i] + 1 for i in kept) < console.width
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True)
     table.add_column("", width=1)
     for i in kept:
         words = head[i] in left
         # figures and the names of lines stay whole: the room is taken from the words, which wrap
-        whole = not (words and head[i])
+        whole = not (words and head[i]) or (i == 0 and roomy)
         table.add_column(
             _text(head[i]),
             justify="left" if words else "right",
@@ -161,7 +162,7 @@ def _census(result: Any, console: Console) -> None:
 
 
 def _report(result: Any, console: Console) -> None:
-    _heading(console, result.model, (result.verdict, "green" if result.healthy else "bold"))
+    _heading(console, result.model, (headline(result), "green" if result.healthy else "bold"))
     for finding, same, depth in _tree(result.findings):
         # what the verdict has just said is not said again
         _finding(finding, console, depth, same, finding.message not in result.verdict)
@@ -190,7 +191,7 @@ def _report(result: Any, console: Console) -> None:
     if result.healthy and result.checked:
         _line(console, ("checked: " + ", ".join(result.checked), "dim"), indent=2)
     if result.unchecked:
-        _line(console, ("not checked: " + "; ".join(result.unchecked), "dim"), indent=2)
+        _line(console, ("not checked: " + "; ".join(unchecked(result)), "dim"), indent=2)
 
 
 def _dead(entry: Any) -> Text:
@@ -230,7 +231,7 @@ def _finding(finding: Any, console: Console, depth: int = 0, same: int = 0, mess
 
 
 def _plan(result: Any, console: Console) -> None:
-    _heading(console, "Repairs", result.report.verdict)
+    _heading(console, "Repairs", headline(result.report))
     if not len(result):
         _line(console, "none to propose", indent=2)
     for repair in result.repairs:

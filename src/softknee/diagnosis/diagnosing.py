@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from softknee.diagnosis.weights import Weights
 from softknee.errors import InputError
 from softknee.identification import identify
 from softknee.identification.observation import Observer
+from softknee.identification.preservation import unchanged
 
 if TYPE_CHECKING:
     from softknee.identification import Census
@@ -80,10 +80,10 @@ def diagnose(
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if max_rows < 1:
         raise InputError(f"max_rows must be at least 1, got {max_rows}")
-    with untouched(model, data, held_out):
-        for module in model.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.training = False
+    modes = {module: module.training for module in model.modules()}
+    with unchanged(model), undrawn(data, held_out):
+        for module, mode in modes.items():
+            module.training = mode and not isinstance(module, nn.modules.dropout._DropoutNd)
         return _diagnose(model, data, loss_fn, held_out, max_rows, progress)
 
 
@@ -129,7 +129,8 @@ def _diagnose(
                     if batch.targets.is_floating_point():
                         targets_seen.append(batch.targets.detach().float().flatten()[:BATCH])
             if differentiate and batch.targets is not None:
-                loss = _loss(loss_fn, census, output, result, batch.targets)
+                with torch.enable_grad():
+                    loss = _loss(loss_fn, census, output, result, batch.targets)
                 if loss.requires_grad:
                     grads = torch.autograd.grad(loss, weights.parameters, allow_unused=True)
                     norms = weights.gradient_norms(grads)
@@ -179,15 +180,8 @@ def _diagnose(
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module, *sources: Any) -> Iterator[None]:
-    """Buffers, modes and random states (torch, NumPy, Python, data loaders' own) are restored afterwards."""
-    buffers = {
-        (module, name): (buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    }
-    modes = {module: module.training for module in model.modules()}
+def undrawn(*sources: Any) -> Iterator[None]:
+    """What data loaders draw from generators of their own is put back."""
     generators = [
         (generator, generator.get_state())
         for source in sources
@@ -195,22 +189,11 @@ def untouched(model: nn.Module, *sources: Any) -> Iterator[None]:
         for generator in (getattr(holder, "generator", None),)
         if isinstance(generator, torch.Generator)
     ]
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=devices):
-            yield
+        yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
         for generator, state in generators:
             generator.set_state(state)
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for (module, name), (buffer, content) in buffers.items():
-                buffer.copy_(content)
-                module._buffers[name] = buffer
 
 
 # -- data

@@ -52,30 +52,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _main(arguments: list[str], debug: bool) -> int:
-    import click
-
     try:
         result = app(arguments, prog_name="softknee", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
         raise KeyboardInterrupt from None
-    except click.ClickException as error:
-        if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            error.show()
-            return 0
-        print(f"softknee: {error.format_message()}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         sys.stderr.close()
         return 141
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            return 0
         if debug:
             raise
-        kind = "" if isinstance(error, SoftkneeError) else f"{type(error).__name__}: "
-        line = " ".join(str(error).split()) or "no message"
-        hint = "" if isinstance(error, SoftkneeError) else " (--debug shows where)"
-        print(f"softknee: {kind}{line}{hint}", file=sys.stderr)
+        print(f"softknee: {_line(error)}", file=sys.stderr)
         return 2
+
+
+def _line(error: Exception) -> str:
+    """The error as one line; what is not the caller's mistake says its type and how to see more."""
+    if hasattr(error, "format_message"):  # a usage error of Typer's, or of the Click that older ones stand on
+        return " ".join(error.format_message().split())
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, SoftkneeError) else f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def _console() -> Console:
@@ -130,12 +132,9 @@ def show(
 @app.command("identify")
 def identify_command(target: Target, inputs: Inputs = None, as_json: Json = False, output: Output = None) -> None:
     """Which activations a model really applies, and how that is known."""
-    from .identification import identify
-    from .identification.inputs import parse_inputs
-    from .identification.targets import load
+    from .identification import identify, load_target, parse_inputs
 
-    model = load(target)
-    _show(identify(model, parse_inputs(inputs) if inputs else None), as_json, output)
+    _show(identify(load_target(target), parse_inputs(inputs) if inputs else None), as_json, output)
 
 
 @app.command("diagnose")
@@ -151,13 +150,18 @@ def diagnose_command(
 ) -> None:
     """Is the model healthy on these data, from what cause is it not, and what may mend it?"""
     from .diagnosis import diagnose
-    from .identification.inputs import parse_inputs
-    from .identification.targets import load, load_data
+    from .identification import load_target, parse_inputs
+    from .identification.targets import load_object
 
     if (data is None) == (not inputs):
         raise InputError("give either --data, or --input for random numbers of that shape")
-    model = load(target)
-    report = diagnose(model, load_data(data) if data is not None else parse_inputs(inputs or []))
+    model = load_target(target)
+    if data is not None:
+        found = load_object(data)
+        report = diagnose(model, found() if callable(found) else found)
+    else:
+        example = parse_inputs(inputs or [])
+        report = diagnose(model, example[0] if isinstance(example, tuple) and len(example) == 1 else example)
     _show(report, as_json, output)
     if not as_json and report.causes:
         from .report import render

@@ -98,10 +98,9 @@ def train(model: nn.Module, data: Dataset, settings: Settings, epochs: int, watc
 
 
 def columns(data: Dataset) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of a dataset of one input column, as tensors."""
-    (x,) = data.inputs.values() if isinstance(data.inputs, dict) else data.inputs
-    assert isinstance(x, Tensor) and isinstance(data.targets, Tensor)
-    return x, data.targets
+    """Inputs and targets, as tensors."""
+    assert isinstance(data.inputs, Tensor) and isinstance(data.targets, Tensor)
+    return data.inputs, data.targets
 
 
 def run(output: Path, *, seed: int = 0, epochs: int = EPOCHS, console: Console | None = None) -> tuple[Story, bool]:
@@ -168,7 +167,9 @@ def _run(output: Path, seed: int, epochs: int, out: Console) -> tuple[Story, boo
 
     step("VERIFY", "the winner against the original on untouched rows, row by row")
     runs = [
-        evaluate(m, data.test, ("accuracy",), version=version, seed=seed, budget=f"{epochs} epochs", training=data.train)
+        evaluate(
+            m, data.test, ("accuracy",), version=version, seed=seed, budget=f"{epochs} epochs", training=data.train
+        )
         for m, version in ((trial.baseline.model, "as it was"), (winner, trial.best.title))
     ]
     comparison = compare(*runs)

@@ -1,0 +1,181 @@
+"""The command line: every command, JSON that is JSON, one line per error with exit code 2, gates with exit code 1."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import softknee
+from softknee import cli
+
+MODEL = """
+import torch
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 3))
+
+
+def data():
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
+    return x, x[:, :3].argmax(1)
+
+
+not_a_model = 3
+
+
+def broken():
+    raise RuntimeError("no <weights> here")
+"""
+
+
+@pytest.fixture
+def target(tmp_path):
+    path = tmp_path / "models.py"
+    path.write_text(MODEL)
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def test_list(run):
+    code, out, _ = run("list")
+    assert code == 0
+    assert all(a.name in out for a in softknee.activations())
+    code, out, _ = run("list", "--kind", "gated", "--json")
+    assert code == 0
+    names = [entry["name"] for entry in json.loads(out)]
+    assert names == [a.name for a in softknee.activations() if a.kind == "gated"]
+    code, out, _ = run("list", "--tag", "gate")
+    assert "sigmoid" in out and "silu" not in out
+
+
+def test_show(run):
+    code, out, _ = run("show", "relu", "gelu_new", "softmax")
+    assert code == 0 and "gelu_tanh" in out and "1.414" in out
+    code, out, _ = run("show", "sigmoid", "--json")
+    (entry,) = json.loads(out)
+    assert entry["name"] == "sigmoid" and entry["facts"]["largest_derivative"]["value"] == 0.25
+
+
+def test_identify(run, target, tmp_path):
+    code, out, _ = run("identify", f"{target}:build", "--input", "float32[2,6]")
+    assert code == 0 and "gelu" in out and "observed" in out
+    page = tmp_path / "census.html"
+    code, out, _ = run("identify", f"{target}:build", "-i", "float32[2,6]", "--json", "-o", page)
+    assert json.loads(out)["sites"][0]["activation"] == "gelu" and page.read_text().startswith("<!DOCTYPE html>")
+    code, out, _ = run("identify", f"{target}:build")
+    assert code == 0 and "declared" in out
+
+
+def test_diagnose(run, target):
+    code, out, _ = run("diagnose", f"{target}:build", "--data", f"{target}:data", "--json")
+    assert code == 0 and json.loads(out)["verdict"]
+    code, out, _ = run("diagnose", f"{target}:build", "--input", "float32[32,6]")
+    assert code == 0 and "healthy" in out
+
+
+def save_runs(tmp_path, wrong):
+    x = torch.randn(400, 4, generator=torch.Generator().manual_seed(1))
+    y = x.argmax(1)
+
+    def worse(x):
+        out = x.clone()
+        out[:wrong] = out[:wrong].roll(1, 1)
+        return out
+
+    dataset = softknee.Dataset(x, y)
+    softknee.evaluate(nn.Identity(), dataset, version="a").save(tmp_path / "a.json")
+    softknee.evaluate(worse, dataset, version="b", batch_size=400).save(tmp_path / "b.json")
+    return tmp_path / "a.json", tmp_path / "b.json"
+
+
+def test_compare_is_a_gate(run, tmp_path):
+    a, b = save_runs(tmp_path, wrong=30)
+    code, out, _ = run("compare", a, b, "--json")
+    assert code == 0 and json.loads(out)["broken"] == 30
+    assert run("compare", a, b, "--fail-on", "worse", "--margin", "0.5pp")[0] == 1
+    assert run("compare", b, a, "--fail-on", "worse")[0] == 0, "better is not worse"
+    assert run("compare", a, a, "--fail-on", "worse")[0] == 0, "the same is not worse"
+    assert run("compare", a, b, "--fail-on", "worse", "--margin", "20pp")[0] == 0, "within the margin"
+
+
+def test_env(run):
+    code, out, _ = run("env", "--json")
+    assert code == 0 and json.loads(out)["torch"] == torch.__version__
+    assert "composite" in run("env")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "gelo"], "did you mean 'gelu'"),
+        (["list", "--kind", "gate"], "must be one of elementwise, gated, normalizer"),
+        (["list", "--tag", "x"], "must be one of"),
+        (["identify", "nowhere.py:build"], "nowhere.py"),
+        (["identify", "build"], "pkg.module:build"),
+        (["identify", "{target}:not_a_model"], "it must be a torch.nn.Module"),
+        (["identify", "{target}:broken"], "no <weights> here"),
+        (["identify", "{target}:build", "-i", "float33[2,6]"], "float33"),
+        (["identify", "{target}:build", "-i", "float32[2,7]"], "mat1 and mat2"),
+        (["diagnose", "{target}:build"], "--data"),
+        (["compare", "a.json", "b.json"], "a.json"),
+        (["compare", "a.json", "b.json", "--fail-on", "x"], "--fail-on 'x' is unknown"),
+        (["compare", "a.json", "b.json", "--margin", "much"], "much"),
+        (["demo", "--epochs", "0"], "epochs must be at least 1"),
+        (["identify"], "TARGET"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_errors_are_one_line(run, target, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*(a.replace("{target}", str(target)) for a in arguments))
+    assert code == 2 and out == ""
+    assert message in err and err.count("\n") == 1 and err.startswith("softknee: ")
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(softknee.errors.InputError):
+        cli.main(["--debug", "show", "gelo"])
+
+
+def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
+    import softknee.environment
+
+    monkeypatch.setattr(softknee.environment, "environment", lambda: 1 / 0)
+    code, _, err = run("env")
+    assert code == 2 and err == "softknee: ZeroDivisionError: division by zero (--debug shows where)\n"
+
+
+def test_interrupt(run, monkeypatch):
+    import softknee.environment
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(softknee.environment, "environment", interrupted)
+    assert run("env")[::2] == (130, "interrupted\n")
+
+
+def test_installed_command_and_help():
+    command = Path(sys.executable).parent / "softknee"
+    for arguments in ((), ("--help",), ("compare", "--help")):
+        done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout + done.stderr

@@ -15,7 +15,7 @@ import numpy as np
 from softknee.errors import SoftkneeError
 
 from . import charts
-from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
+from .figures import MINUS, MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .png import data_uri
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def arms(trial: Trial | None) -> View | None:
         "rows": rows,
         "reason": trial.reason,
         "useless": useless,
-        "domain": [number(end, 2) for end in domain],
+        "domain": [f"{end:+.2f}".replace("-", MINUS) for end in domain],
         "seeds": ", ".join(map(str, trial.seeds)),
         "validation_rows": trial.rows,
     }
@@ -270,6 +270,7 @@ def _arm(arm: Arm, best: str | None, domain: tuple[float, float]) -> View:
         "edit": arm.edit,
         "folk": arm.folk,
         "winner": winner,
+        "control": arm.name == "control",
         "order": arm.accuracy if arm.accuracy is not None else -math.inf,
         "accuracy": score(arm.accuracy),
         "svg": charts.dot_interval(label, arm.difference, arm.interval, domain, style) if drawn else "",
@@ -313,7 +314,7 @@ def comparison(result: Comparison | None) -> View | None:
             "scores": f"{score(worst.result.before)} → {score(worst.result.after)}, {worst.verdict}",
         },
         "cohorts": [_cohort(cohort, worst, domain) for cohort in result.cohorts],
-        "domain": [number(end, 2) for end in domain],
+        "domain": [f"{end:+.2f}".replace("-", MINUS) for end in domain],
         "differs": [(clip(k, 60), clip(a, 80), clip(b, 80)) for k, (a, b) in result.differs.items()],
         "notes": [clip(note, 400) for note in result.notes],
     }
@@ -349,8 +350,12 @@ def changed(result: Comparison | None, images: Mapping[str, Any], limit: int) ->
     if result is None:
         return None
     groups: list[View] = []
-    for kind, title in (("broken", "Broken: right before, wrong now"), ("fixed", "Fixed: wrong before, right now")):
+    for kind, plain, words in (
+        ("broken", "Broken: right before, wrong now", "Broken: the score got worse"),
+        ("fixed", "Fixed: wrong before, right now", "Fixed: the score got better"),
+    ):
         rows = result.rows(kind)
+        title = plain if {row.before for row in rows} | {row.after for row in rows} <= {0.0, 1.0} else words
         # evenly spread rather than the first ones, which may all be of one class
         at = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int))
         shown = [_row(rows[i], images) for i in at]

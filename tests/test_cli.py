@@ -87,7 +87,7 @@ def test_identify(run, target, tmp_path):
 def test_diagnose(run, target):
     code, out, _ = run("diagnose", f"{target}:build", "--data", f"{target}:data", "--json")
     assert code == 0 and json.loads(out)["verdict"]
-    code, out, _ = run("diagnose", f"{target}:build", "--input", "float32[32,6]")
+    code, out, _ = run("diagnose", f"{target}:build", "--input", "float32[64,6]")
     assert code == 0 and "healthy" in out
 
 
@@ -170,7 +170,8 @@ def test_interrupt(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(softknee.environment, "environment", interrupted)
-    assert run("env")[::2] == (130, "interrupted\n")
+    code, _, err = run("env")
+    assert code == 130 and "Traceback" not in err
 
 
 def test_installed_command_and_help():

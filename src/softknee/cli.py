@@ -151,14 +151,13 @@ def diagnose_command(
     """Is the model healthy on these data, from what cause is it not, and what may mend it?"""
     from .diagnosis import diagnose
     from .identification import load_target, parse_inputs
-    from .identification.targets import load_object
+    from .identification.targets import load_data
 
     if (data is None) == (not inputs):
         raise InputError("give either --data, or --input for random numbers of that shape")
     model = load_target(target)
     if data is not None:
-        found = load_object(data)
-        report = diagnose(model, found() if callable(found) else found)
+        report = diagnose(model, load_data(data))
     else:
         example = parse_inputs(inputs or [])
         report = diagnose(model, example[0] if isinstance(example, tuple) and len(example) == 1 else example)

@@ -190,8 +190,13 @@ def _run(output: Path, seed: int, epochs: int, out: Console) -> tuple[Story, boo
 
     images = dict(zip(data.test.ids, x_test.view(-1, 8, 8).numpy(), strict=True))
     changed = {row.id for row in comparison.rows("changed")}
-    gain = f"accuracy {comparison.result.before:.3f} → {comparison.result.after:.3f} on {len(data.test)} test rows"
-    verdict = f"{before.verdict} {trial.best.title}: {gain}." if proved else f"Not proved: {comparison.conclusion}"
+    causes = "; ".join(f"{cause.title}: {cause.message}" for cause in before.causes)
+    scores = (
+        f"accuracy {comparison.result.before:.3f} → {comparison.result.after:.3f} on {len(data.test)} untouched rows"
+    )
+    verdict = f"{causes[:1].upper()}{causes[1:]}. Mended by the {trial.best.title}: {scores}."
+    if not proved:
+        verdict = f"Not proved: {comparison.conclusion}"
     story = Story(
         "softknee demo", verdict, trial.best.edit, census, before, after, trial, comparison, calibration,
         {row: image for row, image in images.items() if row in changed}, provenance,

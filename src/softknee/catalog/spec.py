@@ -214,6 +214,23 @@ class Activation:
 
         return facts(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """What is declared, and the facts at the default parameters, as plain JSON types."""
+        declared = {
+            "name": self.name,
+            "kind": self.kind,
+            "aliases": list(self.aliases),
+            "summary": self.summary,
+            "source": self.source,
+            "parameters": self.defaults,
+            "learnable": [p.name for p in self.parameters.values() if p.learnable],
+            "torch": self.torch,
+            "torch_module": self.torch_module,
+            "layout": self.layout,
+            "tags": list(self.tags),
+        }
+        return declared | {"facts": None if self.kind == "normalizer" else self.facts.to_dict()}
+
     def module(self, **parameters: Any) -> Module:
         """A `torch.nn.Module` that applies it."""
         from ..nn import Activation as Module

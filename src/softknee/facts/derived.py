@@ -181,6 +181,27 @@ class Facts:
         """1/√E[f′(z)²]: the same for gradients."""
         return 1 / math.sqrt(self.expectation(lambda z: self.value(z, 1) ** 2))
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of them, as plain types."""
+
+        def point(p: Point | None) -> dict[str, float] | None:
+            return None if p is None else {"x": p.x, "value": p.value}
+
+        return {
+            "range": list(self.range),
+            "minimum": point(self.minimum),
+            "maximum": point(self.maximum),
+            "largest_derivative": point(self.largest_derivative),
+            "breakpoints": list(self.breakpoints),
+            "dead": [list(i) for i in self.dead],
+            "saturated": [list(i) for i in self.saturated()],
+            "mean": self.mean,
+            "second_moment": self.second_moment,
+            "gain": self.gain,
+            "centred_gain": self.centred_gain,
+            "backward_gain": self.backward_gain,
+        }
+
     def gain_with(self, **parameters: float) -> float:
         """The gain at other parameters."""
         return facts(self.activation, **parameters).gain

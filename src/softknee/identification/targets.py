@@ -1,4 +1,4 @@
-"""Models named on the command line: `pkg.module:build` or `path/to/file.py:build`.
+"""Models and data named on the command line: `pkg.module:build` or `path/to/file.py:build`.
 
 The file is imported and the attribute taken; it is a Module, or called without arguments to give one. Nothing else is
 executed.
@@ -19,29 +19,45 @@ from ..errors import InputError, closest
 
 def load_target(target: str) -> nn.Module:
     """The module that `target` names. Raises InputError where it cannot be had, with what was found instead."""
+    found = load_object(target)
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        kind = type(found).__name__
+        raise InputError(f"{target} is a {kind}; it must be a torch.nn.Module or a function that returns one")
+    model = call(found, target)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{target} returned a {type(model).__name__}; it must return a torch.nn.Module")
+    return model
+
+
+def load_data(target: str) -> Any:
+    """The data that `target` names; a function is called for them. Raises InputError where they cannot be had."""
+    found = load_object(target)
+    return call(found, target) if callable(found) and not hasattr(found, "__iter__") else found
+
+
+def call(function: Any, target: str) -> Any:
+    """`function()`; what it raises becomes an InputError that names the target."""
+    try:
+        return function()
+    except Exception as error:
+        raise InputError(f"{target} could not be called without arguments: {type(error).__name__}: {error}") from error
+
+
+def load_object(target: str) -> Any:
+    """What the name `target` stands for. Raises InputError for another form, a missing file, module or name."""
     place, colon, attribute = target.rpartition(":")
     if not colon or not place or not attribute:
         raise InputError(f"target {target!r} is not of the form pkg.module:build or path/to/file.py:build")
-    module = _file(place, target) if place.endswith(".py") or os.sep in place else _module(place, target)
-    found: Any = module
+    found: Any = _file(place, target) if place.endswith(".py") or os.sep in place else _module(place, target)
     for name in attribute.split("."):
         try:
             found = getattr(found, name)
         except AttributeError:
             hint = closest(name, [n for n in dir(found) if not n.startswith("_")])
             raise InputError(f"{place} has no {attribute!r}{hint}") from None
-    if isinstance(found, nn.Module):
-        return found
-    if not callable(found):
-        kind = type(found).__name__
-        raise InputError(f"{target} is a {kind}; it must be a torch.nn.Module or a function that returns one")
-    try:
-        model = found()
-    except Exception as error:
-        raise InputError(f"{target} could not be called without arguments: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{target} returned a {type(model).__name__}; it must return a torch.nn.Module")
-    return model
+    return found
 
 
 def _file(path: str, target: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 EXTRAS = {
     "facts": ("mpmath", "sympy"),
-    "report": ("jinja2", "altair", "vl-convert-python"),
+    "report": ("jinja2",),
     "demo": ("scikit-learn",),
 }
 

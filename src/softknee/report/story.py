@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from softknee.errors import InputError
+from softknee.plain import plain
 
-from .json import plain
 from .sections import headline
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softknee.errors import InputError
-from softknee.verification.plain import plain
+from softknee.plain import plain
 from softknee.verification.statistics import Interval, paired
 
 BINS = 15  # Guo et al. 2017

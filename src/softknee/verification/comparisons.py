@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from softknee.errors import InputError
-from softknee.verification.plain import plain
+from softknee.plain import plain
 from softknee.verification.runs import Run, shown
 from softknee.verification.statistics import Interval, Paired, holm, paired
 

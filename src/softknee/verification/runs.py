@@ -28,9 +28,9 @@ from torch import Tensor
 
 import softknee
 from softknee.errors import InputError
+from softknee.plain import plain
 from softknee.verification.datasets import Dataset, Mask, as_dataset, tensor_bytes
 from softknee.verification.metrics import IGNORED, Metric, metrics_of, predictions
-from softknee.verification.plain import plain
 
 FORMAT = "softknee run 1"
 LARGEST_FILE = 2**28  # bytes; a run of two million rows stays below
@@ -85,14 +85,14 @@ class Run:
             "version": self.version,
             "dataset": self.dataset,
             "ids": list(self.ids),
-            "scores": plain(self.scores),
+            "scores": {metric: _or_missing(scores) for metric, scores in self.scores.items()},
             "higher_is_better": dict(self.higher_is_better),
             "predictions": plain(self.predictions),
             "targets": plain(self.targets),
             "cohorts": {name: np.flatnonzero(mask).tolist() for name, mask in self.cohorts.items()},
             "clusters": plain(self.clusters),
-            "latency": plain(self.latency),
-            "cost": plain(self.cost),
+            "latency": _or_missing(self.latency),
+            "cost": None if self.cost is None else _or_missing(self.cost),
             "provenance": plain(self.provenance),
         }
 
@@ -141,6 +141,11 @@ class Run:
         if self.provenance.get("census_note"):
             lines.append(f"  note: {shown(self.provenance['census_note'])}")
         return "\n".join(lines)
+
+
+def _or_missing(column: NDArray[np.float64]) -> list[float | None]:
+    """One number per row; a score that is not finite is missing."""
+    return [float(value) if math.isfinite(value) else None for value in column]
 
 
 def evaluate(

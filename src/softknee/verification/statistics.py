@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softknee.errors import InputError
-from softknee.verification.plain import plain
+from softknee.plain import plain
 
 Floats = NDArray[np.float64]
 

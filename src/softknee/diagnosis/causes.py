@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from softknee.diagnosis.measurements import Measurement
+from softknee.diagnosis.measurements import ROWS_NEEDED, Measurement
 from softknee.diagnosis.reports import SEVERITIES, Finding, Report, SiteStatistics
-from softknee.diagnosis.symptoms import GRADIENT_ALIVE, ROWS_NEEDED, SYMPTOMS
+from softknee.diagnosis.symptoms import GRADIENT_ALIVE, SYMPTOMS
 
 Condition = Callable[[Measurement, Finding, Finding], bool]
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from softknee.catalog import Activation
     from softknee.identification import Census, Site
 
+ROWS_NEEDED = 60
+"""Below this a unit that fires on 5 % of rows may well not have fired (rule of three: 3/60)."""
 ENDS = ("input", "output")
 """Keys under which a probe records the model's own input and output."""
 
@@ -124,10 +126,12 @@ def measure(
     """Put together what was collected.
 
     Sites are described by the later half of what was watched, so that a unit that died in mid-training is not
-    excused by its beginnings; where a value was first not finite is told from all of it.
+    excused by its beginnings (unless that is fewer than `ROWS_NEEDED` rows); where a value was first not finite is
+    told from all of it.
     """
     late = [sums for _, last, sums in segments if last >= steps / 2] or [sums for *_, sums in segments]
-    whole, recent = merge([sums for *_, sums in segments]), merge(late)
+    whole = merge([sums for *_, sums in segments])
+    recent = whole | {key: sums for key, sums in merge(late).items() if sum(sums.rows) >= ROWS_NEEDED}
     places = {site.key: site for site in census.sites} if census is not None else {}
     # A step that a gradient scaler skipped has no gradients at all.
     seen = [

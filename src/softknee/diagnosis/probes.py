@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,14 +30,16 @@ POSITIONS = 16
 """Positions (tokens, pixels) sampled per row."""
 SLOT_ELEMENTS = 1 << 16
 """Largest sample of one activation call; wide layers give up positions, then rows."""
-BUFFER_ELEMENTS = 1 << 22
-"""Elements that the buffers of all sites hold together (16 MiB), unless one call of each already has more."""
+BUFFER_ELEMENTS = 1 << 21
+"""Elements that the buffers of all sites hold together (8 MiB), unless one call of each already has more."""
 CALLS = 128
 """Calls per site at which a buffer is reduced."""
 TOTALS = 256
 """Whole-tensor sums held back before they are looked at."""
+PARTS = 4
+"""Parts over time into which a full buffer is reduced."""
 SEGMENTS = 16
-"""Segments of time kept; when there are more, neighbours merge."""
+"""Parts kept of a site; when there are more, neighbours merge."""
 SATURATION_SLOPE = 1e-2
 """ε: a unit is saturated where |f′| < ε."""
 BINS = 4096
@@ -327,40 +330,28 @@ class _Group:
         self.slots.append(slot)
         slot.bind(self)
 
-    def take(self) -> list[Sums]:
-        """Reduce what is there and empty the buffer."""
-        by_fill: dict[int, list[_Slot]] = {}
+    def take(self) -> list[tuple[int, int, Sums]]:
+        """Reduce what is there, in `PARTS` parts over time, and empty the buffer: (first step, last step, sums)."""
+        alike: dict[tuple[int, ...], list[_Slot]] = {}
         for slot in self.slots:
             if slot.fill:
-                by_fill.setdefault(slot.fill, []).append(slot)
+                alike.setdefault(tuple(slot.steps), []).append(slot)
         result = []
-        for fill, slots in by_fill.items():
-            if len(slots) == len(self.slots):
-                chosen: Any = slice(0, len(slots))
-            else:
-                chosen = torch.tensor([slot.row for slot in slots], device=self.device)
-            # Steps may differ between sites that run in different forwards; the first site's serve for the block
-            # only when they agree.
-            if any(slot.steps != slots[0].steps for slot in slots):
-                for slot in slots:
-                    result.append(self._reduce([slot], slice(slot.row, slot.row + 1), fill))
-            else:
-                result.append(self._reduce(slots, chosen, fill))
+        for steps, slots in alike.items():
+            keys = tuple(slot.key for slot in slots)
+            rows: Any = slice(0, len(slots))
+            if len(slots) < len(self.slots):
+                rows = torch.tensor([slot.row for slot in slots], device=self.device)
+            bounds = sorted({len(steps) * part // PARTS for part in range(PARTS + 1)})
+            for start, end in pairwise(bounds):
+                inputs = self.inputs[rows, start:end]
+                outputs = None if self.outputs is None else self.outputs[rows, start:end]
+                of = steps[start:end]
+                sums = reduce(keys, inputs, of, self.activation, self.parameters, outputs, self.thin)
+                result.append((of[0], of[-1], sums))
             for slot in slots:
                 slot.clear()
         return result
-
-    def _reduce(self, slots: list[_Slot], chosen: Any, fill: int) -> Sums:
-        outputs = None if self.outputs is None else self.outputs[chosen, :fill]
-        return reduce(
-            tuple(slot.key for slot in slots),
-            self.inputs[chosen, :fill],
-            slots[0].steps,
-            self.activation,
-            self.parameters,
-            outputs,
-            self.thin,
-        )
 
 
 class _Slot:
@@ -434,11 +425,7 @@ class Probe:
         self._slots: dict[str, _Slot] = {}
         self._all: dict[tuple[Any, ...], _Slot] = {}
         self._groups: dict[Any, _Group] = {}
-        self._segments: list[tuple[int, int, dict[Any, Sums]]] = []
-        self._open: dict[Any, Sums] = {}
-        self._opened = 0
-        self._sampled = 0
-        self._length = 4
+        self._course: dict[Any, list[tuple[int, int, Sums]]] = {}
 
     def before(self, call: Any) -> None:
         """Sample the input of an activation that is about to be applied (and may overwrite it)."""
@@ -559,30 +546,17 @@ class Probe:
             self._all.clear()
 
     def _reduce(self, group: _Group) -> None:
-        for sums in group.take():
-            name = (sums.keys, sums.unit_sum.shape[1], sums.unit_sum.device)
-            held = self._open.get(name)
-            self._open[name] = sums if held is None else held.merge(sums)
+        for first, last, sums in group.take():
+            course = self._course.setdefault((sums.keys, sums.unit_sum.shape[1], sums.unit_sum.device), [])
+            course.append((first, last, sums))
+            if len(course) > SEGMENTS:
+                pairs = zip(course[:-1:2], course[1::2], strict=True)
+                course[:-1] = [(a[0], b[1], a[2].merge(b[2])) for a, b in pairs]
 
     def end_step(self) -> None:
-        """Close a sampled step; from time to time close a segment, merging old ones."""
-        self._sampled += 1
+        """Close a sampled step."""
         if len(self._totals) >= TOTALS:
             self._settle()
-        if self._sampled % self._length:
-            return
-        self._close()
-        if len(self._segments) >= SEGMENTS:
-            pairs = zip(self._segments[::2], self._segments[1::2], strict=True)
-            self._segments = [(a[0], b[1], _merged(a[2], b[2])) for a, b in pairs]
-            self._length *= 2
-
-    def _close(self) -> None:
-        for group in self._groups.values():
-            self._reduce(group)
-        if self._open:
-            self._segments.append((self._opened, self.step, self._open))
-        self._open, self._opened = {}, self.step + 1
 
     def reset(self) -> None:
         """Forget everything measured so far."""
@@ -590,18 +564,20 @@ class Probe:
             for slot in group.slots:
                 slot.clear()
         self._totals.clear()
+        self._course.clear()
         self.first_nonfinite.clear()
-        self._open, self._segments, self._opened, self._sampled, self._length = {}, [], self.step, 0, 4
 
     def segments(self) -> tuple[tuple[int, int, dict[str, Sums]], ...]:
         """(first step, last step, site key → its sums) over time, on the host. Waits for the device."""
         self._settle()
         for group in self._groups.values():
             self._reduce(group)
-        result = list(self._segments)
-        if self._open:
-            result.append((self._opened, self.step, self._open))
-        return tuple((first, last, _by_site(sums)) for first, last, sums in result)
+        parts: dict[tuple[int, int], list[dict[str, Sums]]] = {}
+        for course in self._course.values():
+            for first, last, sums in course:
+                sites = {key: sums.site(index) for index, key in enumerate(sums.keys)}
+                parts.setdefault((last, first), []).append(sites)
+        return tuple((first, last, merge(parts[last, first])) for last, first in sorted(parts))
 
 
 def _pure(activation: Activation | None) -> bool:
@@ -636,25 +612,6 @@ def _measurable(value: Tensor) -> bool:
         and not torch._C._functorch.is_functorch_wrapped_tensor(value)
         and not torch.compiler.is_compiling()
     )
-
-
-def _merged(a: dict[Any, Sums], b: dict[Any, Sums]) -> dict[Any, Sums]:
-    result = dict(a)
-    for name, sums in b.items():
-        result[name] = result[name].merge(sums) if name in result else sums
-    return result
-
-
-def _by_site(sums: dict[Any, Sums]) -> dict[str, Sums]:
-    result: dict[str, Sums] = {}
-    for block in sums.values():
-        for index, key in enumerate(block.keys):
-            one = block.site(index)
-            if key in result and result[key].unit_sum.shape == one.unit_sum.shape:
-                result[key] = result[key].merge(one)
-            elif key not in result or sum(one.rows) > sum(result[key].rows):
-                result[key] = one
-    return result
 
 
 def merge(parts: Sequence[dict[str, Sums]]) -> dict[str, Sums]:

@@ -23,7 +23,7 @@ class Series:
         self._seen = 0
 
     def add(self, step: int, value: Any) -> None:
-        if self._seen % self._stride == 0:
+        if self._stride == 1 or self._seen % self._stride == 0:
             if len(self.steps) >= self.limit:
                 self.steps = self.steps[::2]
                 self._values = self._values[::2]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from softknee import catalog
-from softknee.diagnosis.measurements import Measurement, median
+from softknee.diagnosis.measurements import ROWS_NEEDED, Measurement, median
 from softknee.diagnosis.reports import Finding, SiteStatistics
 
 CALIBRATED = "calibrated on benchmarks/healthy.py"
@@ -20,8 +20,6 @@ DEEPCHECKER = "TheDeepChecker, Ben Braiek & Khomh 2022, arXiv:2204.00694"
 AUTOTRAINER = "AutoTrainer, Zhang et al. 2021, arXiv:2103.00191"
 SAGEMAKER = "Amazon SageMaker Debugger built-in rules"
 
-ROWS_NEEDED = 60
-"""Below this a unit that fires on 5 % of rows may well not have fired (rule of three: 3/60)."""
 LOGS_NEEDED = 50
 """Logged losses below which nothing is said of their course."""
 

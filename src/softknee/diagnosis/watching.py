@@ -9,8 +9,9 @@
             w.log(loss=loss)
     print(w.report())
 
-Every `every`-th training step is measured. Given the optimizer, a step is a call of `optimizer.step()`: gradients are
-read just before it (after clipping and unscaling), weights around it, and it does not matter where `log` is called.
+Every `every`-th training step is measured, and a few of the first. Given the optimizer, a step is a call of
+`optimizer.step()`: gradients are read just before it (after clipping and unscaling), weights around it, and it does
+not matter where `log` is called.
 Without it, a step is a call of `log(loss=…)`, and gradients are read there if it stands between `backward()` and
 `zero_grad()`. Gradient accumulation is several forwards in one step. Forwards in evaluation mode or without grad are
 left out, unless there are no others.
@@ -50,7 +51,7 @@ class Watch:
     """The block that `watch` opens; see the module's docstring. `report()` may be called inside it and after it."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, every: int = 25, scaler: Any = None
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, every: int = 100, scaler: Any = None
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -61,6 +62,8 @@ class Watch:
         self.model, self.optimizer, self.every, self.scaler = model, optimizer, every, scaler
         self.step = 0
         """Training steps completed."""
+        self._next = 1
+        """The next one to be measured, behind the present one."""
         self.census: Census | None = None
         self.trouble: str | None = None
         """Why the model could not be identified, if it could not."""
@@ -75,7 +78,9 @@ class Watch:
         """Built once; entered for the steps that are measured, and then also `_observer`."""
         self._observer: Observer | None = None
         self._functional = self._outputs = True
+        self._open = False
         self._handles: list[Any] = []
+        self._ends: tuple[Any, ...] = ()
         self._snapshot: Tensor | None = None
         self._rank = -1
         self._identified = False
@@ -85,15 +90,12 @@ class Watch:
     # -- the block
 
     def __enter__(self) -> Watch:
-        if self._handles:
+        if self._open:
             raise RuntimeError("this watch is already open")
         try:
+            self._open = True
             self._attach()
-            # In front of the observer's own, so that identifying at the first forward is over before it begins.
-            self._handles.append(self.model.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True))
-            self._handles.append(self.model.register_forward_hook(self._leaves, always_call=True))
             if self.optimizer is not None:
-                self._handles.append(self.optimizer.register_step_pre_hook(self._before_update))
                 self._handles.append(self.optimizer.register_step_post_hook(self._after_update))
         except BaseException:
             self.close()
@@ -109,7 +111,7 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._probe.live = False
+        self._open = self._probe.live = False
         self._snapshot = None
 
     def _attach(self) -> None:
@@ -118,12 +120,22 @@ class Watch:
             self._seer = Observer(self.model, self._probe.before, after, functional=self._functional)
         self._seer.__enter__()
         self._observer = self._seer
+        # In front of the observer's own, so that identifying at the first forward is over before it begins.
+        self._ends = (
+            self.model.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True),
+            self.model.register_forward_hook(self._leaves, always_call=True),
+        )
+        if self.optimizer is not None:
+            self._ends += (self.optimizer.register_step_pre_hook(self._before_update),)
         self._snapshot = self._weights.snapshot()
 
     def _detach(self) -> None:
         observer, self._observer = self._observer, None
         if observer is not None:
             observer.close()
+        for handle in self._ends:
+            handle.remove()
+        self._ends = ()
 
     # -- a forward
 
@@ -187,7 +199,11 @@ class Watch:
             self._read_gradients()
 
     def _after_update(self, *_: Any) -> None:
-        self._end_step()
+        # Most steps are not measured, so this is the usual case, and it has to be quick.
+        if self._observer is None and self.step + 1 < self._next:
+            self.step += 1
+        else:
+            self._end_step()
 
     def _read_gradients(self) -> None:
         norms = self._weights.gradient_norms()
@@ -213,17 +229,21 @@ class Watch:
                 self._snapshot = None
             self._probe.end_step()
         self.step += 1
-        if self.step % self.every:
-            if self._observer is not None:
-                self._detach()
-        elif self._observer is None:
-            self._attach()
-        else:
-            if self._seer is None:
+        if self.step >= self._next:
+            self._next = self._after(self.step)
+            if self._observer is None or self._seer is None:
                 self._detach()
                 self._attach()
-            if self._due:
+            elif self._due:
                 self._snapshot = self._weights.snapshot()
+        elif self._observer is not None:
+            self._detach()
+
+    def _after(self, step: int) -> int:
+        """The next step to measure: every `every`-th; before the first of those also 1, 2, 4, 8, …, for beginnings
+        matter and are short."""
+        regular = (step // self.every + 1) * self.every
+        return min(regular, 1 << step.bit_length()) if step < self.every else regular
 
     def log(self, loss: Tensor | float | None = None, **values: Tensor | float) -> None:
         """Note the loss of a training step (and any other numbers by name). Only detached scalars are kept.
@@ -231,13 +251,14 @@ class Watch:
         Raises InputError for a tensor of more than one element.
         """
         if loss is not None:
-            self._losses.add(self.step, _number("loss", loss))
+            plain = type(loss) is Tensor and loss.is_cpu and loss.dim() == 0
+            self._losses.add(self.step, loss.item() if plain else _number("loss", loss))  # type: ignore[union-attr]
         for name, value in values.items():
             self._extra.setdefault(name, Series(4096)).add(self.step, _number(name, value))
-        if self.optimizer is None and loss is not None and self._handles:
+        if self.optimizer is None and loss is not None and self._open:
             if self._observer is not None and self._due:
                 self._read_gradients()
-            self._end_step()
+            self._after_update()
 
     # -- the outcome
 
@@ -268,13 +289,14 @@ class Watch:
 
 
 def watch(
-    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, every: int = 25, *, scaler: Any = None
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, every: int = 100, *, scaler: Any = None
 ) -> Watch:
     """Watch `model` in a `with` block while it trains; `w.log(loss=…)` notes the loss, `w.report()` judges.
 
-    every: measure one training step in so many. scaler: the GradScaler in use, only needed without an optimizer (then
-    call `log` before `scaler.step`). Outputs stay bit-identical, memory bounded, and every hook is gone when the block
-    ends, also on an exception. The first forward is run once more to identify the model.
+    every: measure one training step in so many; before the first of them also steps 1, 2, 4, 8 and so on. scaler: the
+    GradScaler in use, only needed without an optimizer (then call `log` before `scaler.step`). Outputs stay
+    bit-identical, memory bounded, and every hook is gone when the block ends, also on an exception. The first forward
+    is run once more to identify the model.
 
     Raises InputError for arguments of the wrong type.
     """

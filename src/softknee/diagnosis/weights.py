@@ -87,7 +87,7 @@ class Weights:
 
     @torch.no_grad()
     def gradient_norms(self, gradients: Sequence[Tensor | None] | None = None) -> Tensor | None:
-        """Norm of each weight's gradient (`.grad` unless given), `MISSING` where there is none; None if there are none."""
+        """Norm of each weight's gradient (`.grad` unless given), `MISSING` where it has none; None if none has."""
         grads: list[Any] = [parameter.grad for parameter in self.parameters] if gradients is None else list(gradients)
         if any(grad is None or grad.is_sparse for grad in grads):
             return _norms(grads)

@@ -115,7 +115,12 @@ def list_command(
     if tag is not None and tag not in tags:
         raise InputError(f"--tag {tag!r} is unknown; it must be one of {', '.join(tags)}")
     chosen = [a for a in activations() if kind in (None, a.kind) and (tag is None or tag in a.tags)]
-    _show(chosen, as_json)
+    if as_json:
+        _show(chosen, as_json)
+    else:
+        from .report.terminal import catalog
+
+        catalog(chosen, _console())
 
 
 @app.command()

@@ -163,7 +163,7 @@ class Trial:
         seeds = "seed " + ", ".join(map(str, self.seeds))
         lines = [f"{len(self.arms)} arms, {self.rows} validation rows, {seeds}: {self.reason}"]
         lines.append(
-            f"  {'arm':<22} {'accuracy':>8} {'fixed':>6} {'broken':>6} {'p':>8} {'difference (95 %)':>24} {'s':>6}"
+            f"  {'arm':<22} {'accuracy':>8} {'fixed':>6} {'broken':>6} {'p':>8} {'difference (95%)':>24} {'s':>6}"
             "  verdict"
         )
         for arm in sorted(self.arms, key=_by_accuracy):

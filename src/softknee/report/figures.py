@@ -35,15 +35,15 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage; "< 0.1 %" instead of a 0 that is none."""
+    """A share in [0, 1] as a percentage; "< 0.1%" instead of a 0 that is none."""
     if not known(value):
         return MISSING
     if 0 < value < 0.5 * 10**-digits / 100:
-        return f"< {10**-digits:g} %"
+        return f"< {10**-digits:g}%"
     if 1 - 0.5 * 10**-digits / 100 < value < 1:
-        return f"> {100 - 10**-digits:.{digits}f} %"
+        return f"> {100 - 10**-digits:.{digits}f}%"
     text = f"{100 * value:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text and float(text) in (0, 100) else text} %".replace("-", MINUS)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text and float(text) in (0, 100) else text}%".replace("-", MINUS)
 
 
 def score(value: Any) -> str:

@@ -267,7 +267,7 @@ def _trial(result: Any, console: Console) -> None:
         )
     _table(
         console,
-        ("arm", "score", "rows", "p", "difference, 95 %", "verdict"),
+        ("arm", "score", "rows", "p", "difference, 95%", "verdict"),
         rows,
         left=("arm", "verdict"),
         drop=("p", "rows"),
@@ -371,14 +371,30 @@ def _story(result: Any, console: Console) -> None:
 # --- activations ---------------------------------------------------------------------------------------------------
 
 
+def catalog(activations: Sequence[Activation], console: Console | None = None) -> None:
+    """Print an index: one line per activation, by kind."""
+    console = _console() if console is None else console
+    width = max((len(one.name) for one in activations), default=0)
+    for kind in dict.fromkeys(one.kind for one in activations):
+        _line(console, (kind, "dim"))
+        for one in (one for one in activations if one.kind == kind):
+            sentence = one.summary.split(". ")[0].rstrip(".")
+            room = max(20, console.width - width - 5)
+            if len(sentence) > room:
+                sentence = sentence[: room - 1].rstrip() + "…"
+            _line(console, (one.name.ljust(width), "bold"), "  ", sentence, indent=2)
+    _line(console, (f"{plural(len(activations), 'activation')}; softknee show NAME… for their facts", "dim"))
+
+
 def _activations(several: Sequence[Activation], console: Console) -> None:
-    """One activation with its facts, or several side by side."""
-    if len(several) == 1:
-        _heading(console, several[0].name, several[0].summary)
-        if several[0].aliases:
-            _line(console, ("also called  ", "dim"), ", ".join(several[0].aliases), indent=2)
-        if several[0].source:
-            _line(console, ("source  ", "dim"), several[0].source, indent=2)
+    """What each is, then their facts side by side."""
+    for one in several:
+        _heading(console, one.name, one.summary)
+        if one.aliases:
+            _line(console, ("also called  ", "dim"), ", ".join(one.aliases), indent=2)
+        if one.source.strip("-"):
+            _line(console, ("source  ", "dim"), one.source, indent=2)
+    console.print()
     beside = max(1, (console.width - 20) // 15)
     for start in range(0, len(several), beside):
         shown = several[start : start + beside]
@@ -404,13 +420,22 @@ def _intervals(found: Iterable[Any]) -> str:
     return ", ".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
 
 
+def _range(activation: Activation) -> str:
+    """The range, closed where its end is attained."""
+    facts = activation.facts
+    low = "[" if facts.minimum is not None and facts.minimum.value == facts.range.low else "("
+    high = "]" if facts.maximum is not None and facts.maximum.value == facts.range.high else ")"
+    return f"{low}{number(facts.range.low)}, {number(facts.range.high)}{high}"
+
+
 FACTS: dict[str, Callable[[Activation], str]] = {
     "kind": lambda a: a.kind,
     "parameters": lambda a: (
         ", ".join(f"{p.name}={p.default:g}{' (learned)' if p.learnable else ''}" for p in a.parameters.values())
         or MISSING
     ),
-    "range": lambda a: _intervals([a.facts.range]),
+    "as a function of": lambda a: "gate, up = 1" if a.kind == "gated" else MISSING,
+    "range": lambda a: _range(a),
     "minimum": lambda a: "none" if (low := a.facts.minimum) is None else f"{number(low.value)} at {number(low.x)}",
     "largest |f′|": lambda a: f"{number(a.facts.largest_derivative.value)} at {number(a.facts.largest_derivative.x)}",
     "kinks": lambda a: ", ".join(map(number, a.facts.breakpoints)) or "none",
@@ -424,7 +449,12 @@ FACTS: dict[str, Callable[[Activation], str]] = {
 
 
 def _anything(result: Any, console: Console) -> None:
-    _line(console, result)
+    if not isinstance(result, dict):
+        _line(console, result)
+        return
+    for name, value in result.items():
+        told = "; ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        _line(console, (f"{name}  ", "dim"), MISSING if told is None else told)
 
 
 _RENDERERS: dict[str, Callable[[Any, Console], None]] = {

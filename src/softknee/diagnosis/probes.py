@@ -34,6 +34,8 @@ BUFFER_ELEMENTS = 1 << 21
 """Elements that the buffers of all sites hold together (8 MiB), unless one call of each already has more."""
 CALLS = 128
 """Calls per site at which a buffer is reduced."""
+HELD_ELEMENTS = 1 << 16
+"""Inputs up to this size are held until the forward ends and looked at together; larger ones at once."""
 TOTALS = 256
 """Whole-tensor sums held back before they are looked at."""
 PARTS = 4
@@ -357,8 +359,8 @@ class _Group:
 class _Slot:
     """Where the samples of one site of one shape go."""
 
-    __slots__ = ("calls", "fill", "group", "into", "key", "outputs", "partial", "row", "shape", "slices", "steps",
-                 "trivial", "unit_dim")  # fmt: skip
+    __slots__ = ("calls", "fill", "group", "inplace", "into", "key", "outputs", "partial", "row", "shape", "slices",
+                 "steps", "trivial", "unit_dim")  # fmt: skip
 
     def __init__(
         self, key: str, shape: torch.Size, unit_dim: int, slices: tuple[slice, ...], size: tuple[int, int, int]
@@ -368,6 +370,7 @@ class _Slot:
         self.partial = count < shape.numel()
         self.trivial = not self.partial and len(shape) == 2 and unit_dim in (-1, 1)
         self.row = self.fill = 0
+        self.inplace = False
         self.steps: list[int] = []
 
     def bind(self, group: _Group) -> None:
@@ -421,7 +424,10 @@ class Probe:
         """Off: calls are ignored."""
         self.first_nonfinite: dict[str, int] = {}
         """Key → first step at which `check` found a value that is not finite."""
-        self._totals: list[tuple[str, int, Tensor]] = []
+        self.copying = True
+        """Off: inputs are only looked at for values that are not finite."""
+        self._held: list[tuple[str, Tensor]] = []
+        self._totals: list[tuple[tuple[str, ...], int, Tensor]] = []
         self._slots: dict[str, _Slot] = {}
         self._all: dict[tuple[Any, ...], _Slot] = {}
         self._groups: dict[Any, _Group] = {}
@@ -434,6 +440,9 @@ class Probe:
         key = call.key
         value = call.inputs[0]
         slot = self._slots.get(key)
+        if slot is not None and not self.copying:
+            self.check(key, value, slot.inplace)
+            return
         if slot is not None and slot.trivial and slot.fill < slot.calls and slot.shape == value.shape:
             slot.into[slot.fill].copy_(value.detach())  # what follows, for the usual case
             slot.steps.append(self.step)
@@ -444,11 +453,12 @@ class Probe:
             if not _measurable(value) or (activation is not None and activation.kind == "gated"):
                 return
             slot = self._slot(key, value, activation, call.parameters)
+            slot.inplace = call.inplace
         self._copy(slot, value)
 
     def after(self, call: Any, output: Any) -> None:
         """Sample the output, where it cannot be recomputed from the input."""
-        if not self.live:
+        if not (self.live and self.copying):
             return
         slot = self._slots.get(call.key)
         if slot is None:
@@ -472,20 +482,41 @@ class Probe:
             slot = self._slot(key, value, None, {}, observed=False)
         self._copy(slot, value)
 
-    def check(self, key: str, value: Tensor) -> None:
-        """Note whether a whole tensor is finite: a sample may miss the one row that is not, a sum does not."""
+    def check(self, key: str, value: Tensor, inplace: bool = False) -> None:
+        """Note whether a whole tensor is finite: a sample may miss the one row that is not, a sum does not.
+
+        Small tensors that will not be overwritten are only held until `end_forward` looks at all of them together.
+        """
         self.order.setdefault(key, len(self.order))
-        self._totals.append((key, self.step, value.detach().sum(dtype=torch.float32)))
+        if self.copying or value.numel() > HELD_ELEMENTS or inplace:
+            self._totals.append(((key,), self.step, value.detach().sum(dtype=torch.float32)))
+        else:
+            self._held.append((key, value))
+
+    def end_forward(self) -> None:
+        """Look at the inputs held back since the forward began, all at once, and let them go."""
+        held: dict[Any, list[tuple[str, Tensor]]] = {}
+        for key, value in self._held:
+            held.setdefault((value.shape, value.dtype, value.device), []).append((key, value.detach()))
+        for entries in held.values():
+            total = torch.stack([value for _, value in entries]).flatten(1).sum(1, dtype=torch.float32)
+            self._totals.append((tuple(key for key, _ in entries), self.step, total))
+        self._held.clear()
+
+    def begin_forward(self) -> None:
+        """Forget what a forward that failed has left."""
+        self._held.clear()
 
     def _settle(self) -> None:
         """Look at the sums that `check` noted; keep the first step at which one was not finite."""
-        by_device: dict[torch.device, list[tuple[str, int, Tensor]]] = {}
+        by_device: dict[torch.device, list[tuple[tuple[str, ...], int, Tensor]]] = {}
         for entry in self._totals:
             by_device.setdefault(entry[2].device, []).append(entry)
         for entries in by_device.values():
-            bad = ~torch.stack([total for *_, total in entries]).isfinite()
+            bad = ~torch.cat([total.reshape(-1) for *_, total in entries]).isfinite()
             if bad.any():
-                for (key, step, _), hit in zip(entries, bad.tolist(), strict=True):
+                noted = [(key, step) for keys, step, _ in entries for key in keys]
+                for (key, step), hit in zip(noted, bad.tolist(), strict=True):
                     if hit:
                         self.first_nonfinite.setdefault(key, step)
         self._totals.clear()

@@ -9,7 +9,8 @@
             w.log(loss=loss)
     print(w.report())
 
-Every `every`-th training step is measured, and a few of the first. Given the optimizer, a step is a call of
+Every `every`-th training step is measured, and a few of the first (below `every=4` in full every fourth time, else
+only whether all is finite: the first value that is not is found either way). Given the optimizer, a step is a call of
 `optimizer.step()`: gradients are read just before it (after clipping and unscaling), weights around it, and it does
 not matter where `log` is called.
 Without it, a step is a call of `log(loss=…)`, and gradients are read there if it stands between `backward()` and
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 
 APART = 4
-"""When nearly every step is measured, what is dear and changes slowly (gradients, updates, the outputs' largest class)
-is measured every fourth time."""
+"""When nearly every step is measured, every fourth of them is measured in full (samples, gradients, updates); at the
+others it is looked at whether input, sites, output and loss are finite."""
 
 
 THIN = 4
@@ -153,6 +154,8 @@ class Watch:
             self._identify(args, kwargs)
         self._probe.step = self.step
         self._probe.live = True
+        self._probe.copying = self._due
+        self._probe.begin_forward()
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.is_floating_point():
                 self._probe.check("input", value)
@@ -179,10 +182,14 @@ class Watch:
         self._probe.live = False
         if output is not None:
             value = output_tensor(output)
-            if value is not None and value.is_floating_point():
-                self._probe.record("output", value)
-                if value.dim() > 1 and value.shape[-1] > 1 and self._due:
-                    self._choices.add(self.step, self._probe.last("output").argmax(-1).flatten())
+            if value is not None and value.is_floating_point() and value.numel():
+                if not self._probe.copying:
+                    self._probe.check("output", value)
+                else:
+                    self._probe.record("output", value)
+                    if value.dim() > 1 and value.shape[-1] > 1:
+                        self._choices.add(self.step, self._probe.last("output").argmax(-1).flatten())
+            self._probe.end_forward()
 
     def _unit_dim(self, key: str, shape: torch.Size) -> int:
         return unit_dimension(self.census, key, shape)

@@ -60,7 +60,7 @@ def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any
         try:
             with observer:
                 model(*args, **kwargs)
-                counts = dict(observer._run.counts)
+                counts = observer.counts
         except Exception as error:
             where = f"in {recorder.failed!r}" if recorder.failed else "in its own forward"
             shapes = ", ".join(f"{k}{tuple(t.shape)}" for k, t in _named_tensors(args, kwargs)) or "no tensors"
@@ -229,12 +229,14 @@ class _Reading:
         self.custom: dict[int, Match] = {}  # id of the step → what the custom module is
         self._open_custom_modules()
         self.regions = Regions(trace, self.cache)
+        self.covered: set[int] = set()  # steps that are part of a core
         self.sites: list[tuple[int, Site, int, int]] = []  # order, site, value in, value out
 
     def census(self) -> Census:
         trace = self.trace
         for core in self.regions.cores():
             self._core(core)
+            self.covered.update(core.steps)
         for step in trace.steps:
             self._step(step)
         self.sites.sort(key=lambda entry: entry[0])
@@ -339,15 +341,10 @@ class _Reading:
             call = step.call
             self._add(step, step.inputs[0], step.outputs[0],
                       _attention(call.path, call.number, call.implementation, call.source))  # fmt: skip
-        elif step.call is not None and not any(entry[3] == step.outputs[0] for entry in self.sites):
-            activation = step.call.activation
-            if activation is None or activation.kind != "elementwise" or not self._within_a_core(step):
-                given = self.trace.varying(step) or step.inputs
-                if given:
-                    self._add(step, given[0], step.outputs[0], self._called(step))
-
-    def _within_a_core(self, step: Step) -> bool:
-        return self.regions.root[step.outputs[0]] != step.outputs[0]
+        elif step.call is not None and step.index not in self.covered:
+            given = self.trace.varying(step) or step.inputs
+            if given:
+                self._add(step, given[0], step.outputs[0], self._called(step))
 
     def _called(self, step: Step) -> Site:
         call = step.call

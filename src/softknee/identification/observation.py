@@ -258,6 +258,11 @@ class Observer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Activation calls per path in the last forward of this thread."""
+        return dict(self._run.counts)
+
     def close(self) -> None:
         """Takes every hook off; safe to call twice."""
         for handle in self._handles:

@@ -140,7 +140,7 @@ def bind(function: Any, arguments: tuple, keywords: Mapping[str, Any]) -> dict[s
             return dict(keywords)
         signature = inspect.signature(described)
     try:
-        bound = signature.bind(*arguments, **keywords)
+        bound = signature.bind_partial(*arguments, **keywords)
     except TypeError:
         return dict(keywords)
     bound.apply_defaults()

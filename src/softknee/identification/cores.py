@@ -117,7 +117,7 @@ class Regions:
         chosen = []
         for _, _, first, last, inside in candidates:
             bends = [s.index for s in inside if not self.linear(s)]
-            if taken.intersection(s.index for s in inside) - self._shared(inside):
+            if taken.intersection(bends):  # linear steps may serve two cores; bending ones belong to one
                 continue
             if len(inside) == 1 and inside[0].call is not None:
                 core = self._single(inside[0])
@@ -132,10 +132,6 @@ class Regions:
         if unknown is not None:
             chosen = [core for core in chosen if not set(core.steps) & set(unknown.steps)] + [unknown]
         yield from sorted(chosen, key=lambda c: c.steps[-1])
-
-    def _shared(self, steps: list[Step]) -> set[int]:
-        # linear steps may serve two cores; bending ones belong to one
-        return {s.index for s in steps if self.linear(s)}
 
     def _single(self, step: Step) -> Core:
         return Core(self.trace.varying(step)[0], step.outputs[0], (step.index,), None)

@@ -107,9 +107,7 @@ def _diagnose(
                     census = identify(model, example)
                 except Exception as problem:  # a model that cannot be identified can still be measured
                     trouble = f"{type(problem).__name__}: {problem}"
-                observer = Observer(
-                    model, probe.before, probe.after, functional=census is None or census.functional
-                ).__enter__()
+                observer = Observer(model, probe.before, probe.after, census=census).__enter__()
             probe.step, probe.live = step, True
             for value in (*batch.args, *batch.kwargs.values()):
                 if isinstance(value, Tensor) and value.is_floating_point():

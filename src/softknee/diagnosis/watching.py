@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from softknee.diagnosis.measurements import Measurement, measure, output_tensor
 from softknee.diagnosis.probes import Probe, recomputable, unit_dimension
 from softknee.diagnosis.series import Series
+from softknee.diagnosis.taps import Taps
 from softknee.diagnosis.weights import MISSING, Weights
 from softknee.errors import InputError
 from softknee.identification import identify
@@ -75,10 +76,11 @@ class Watch:
         self._gradients = Series()
         self._updates = Series()
         self._choices = Series()
-        self._seer: Observer | None = None
+        self._seer: Observer | Taps | None = None
         """Built once; entered for the steps that are measured, and then also `_observer`."""
-        self._observer: Observer | None = None
-        self._functional = self._outputs = True
+        self._observer: Observer | Taps | None = None
+        self._light = False
+        """Whether all sites are modules of which the probe needs the inputs only."""
         self._open = False
         self._handles: list[Any] = []
         self._ends: tuple[Any, ...] = ()
@@ -117,8 +119,10 @@ class Watch:
 
     def _attach(self) -> None:
         if self._seer is None:
-            after = self._probe.after if self._outputs else None
-            self._seer = Observer(self.model, self._probe.before, after, functional=self._functional)
+            if self._light and self.census is not None:
+                self._seer = Taps(self.model, self.census, self._probe.before)
+            else:
+                self._seer = Observer(self.model, self._probe.before, self._probe.after, census=self.census)
         self._seer.__enter__()
         self._observer = self._seer
         # In front of the observer's own, so that identifying at the first forward is over before it begins.
@@ -167,10 +171,9 @@ class Watch:
         try:
             self.census = identify(self.model, bound(self.model, args, kwargs))
             self._probe.sites = len(self.census)
-            self._functional = self.census.functional
-            self._outputs = not all(recomputable(site) for site in self.census.sites if site.measured)
-            if not (self._functional and self._outputs):
-                self._seer = None  # a cheaper one from the next step on
+            measured = [site for site in self.census.sites if site.measured]
+            self._light = all(site.form == "module" and recomputable(site) for site in measured)
+            self._seer = None  # one that knows the census, from the next step on
         except Exception as problem:  # the training must go on whatever the model does when run once more
             self.trouble = f"{type(problem).__name__}: {problem}"
         finally:

@@ -172,7 +172,7 @@ def _run(output: Path, seed: int, epochs: int, out: Console) -> tuple[Story, boo
         )
         for m, version in ((trial.baseline.model, "as it was"), (winner, trial.best.title))
     ]
-    comparison = compare(*runs)
+    comparison = compare(runs[0], runs[1])
     render(comparison, out)
     proved = comparison.verdict == "different" and comparison.direction == "better"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -34,5 +34,10 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # NumPy and torch
         return plain(value.tolist())
     if is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in fields(value)}
+        return plain_fields(value)
     return str(value)
+
+
+def plain_fields(result: Any, leave_out: Container[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass instance by name, each `plain`."""
+    return {entry.name: plain(getattr(result, entry.name)) for entry in fields(result) if entry.name not in leave_out}

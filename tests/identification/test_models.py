@@ -509,3 +509,21 @@ def test_bad_input_is_one_clear_line():
         scripted = torch.jit.trace(model, torch.randn(2, 6))
     with pytest.raises(InputError, match="TorchScript"):
         identify(scripted, torch.randn(2, 6))
+
+
+def test_ones_own_activation_needs_no_registration():
+    @softknee.elementwise
+    def own(x, ops, *, a=1.0):
+        """x·tanh(a·x)."""
+        return x * ops.tanh(a * x)
+
+    class Functional(nn.Module):
+        def forward(self, x):
+            return own(x, a=2.0)
+
+    for model in (nn.Sequential(nn.Linear(4, 4), own.module(a=2.0), nn.Linear(4, 2)), Functional()):
+        (site,) = softknee.identify(model, torch.randn(3, 4))
+        assert (site.activation, site.parameters, site.definition) == ("own", {"a": 2.0}, own)
+        assert "definition" not in site.to_dict()
+    (declared,) = softknee.identify(own)
+    assert declared.definition is own

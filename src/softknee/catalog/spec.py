@@ -314,7 +314,7 @@ def elementwise(
         "torch_module": torch_module, "torch_arguments": torch_arguments or {},
         "module_name": module_name, "native": native, "tags": tags,
     }  # fmt: skip
-    define = functools.partial(_define, kind="elementwise", learnable=learnable, bounds=bounds or {}, **declared)
+    define: Definition = functools.partial(_define, kind="elementwise", learnable=learnable, bounds=bounds or {}, **declared)
     return define(formula) if formula is not None else define
 
 
@@ -336,7 +336,7 @@ def gated(
         "aliases": aliases, "source": source, "layout": layout, "torch": torch, "torch_module": torch_module,
         "module_name": module_name, "tags": tags,
     }  # fmt: skip
-    define = functools.partial(_define, kind="gated", learnable=(), bounds={}, **declared)
+    define: Definition = functools.partial(_define, kind="gated", learnable=(), bounds={}, **declared)
     return define(formula) if formula is not None else define
 
 

@@ -336,9 +336,9 @@ def _line(site: Site, target: Activation) -> str:
 def _swappable(site: Site, target: Activation) -> bool:
     if site.form not in ("module", "functional") or site.activation == target.name:
         return False
-    if site.activation is None:
+    if site.definition is None:
         return site.form == "module"
-    return get(site.activation).kind == "elementwise"
+    return site.definition.kind == "elementwise"
 
 
 def _swap_all(

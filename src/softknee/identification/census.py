@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from ..catalog import Activation, get
+from ..plain import plain, plain_fields
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Site:
     measured: whether an Observer can watch it.
     preceded_by: path of the affine map that feeds it, where that can be told.
     note: the nearest neighbour of an unknown one, and what else a reader must know.
-    span: of a hand-written one, for the Observer; not part of `to_dict()`.
+    span: of a hand-written one, for the Observer. definition: the activation itself, which a user's own has without
+        being registered. Neither is part of `to_dict()`.
     """
 
     key: str
@@ -61,9 +64,14 @@ class Site:
     preceded_by: str | None = None
     note: str = ""
     span: Span | None = field(default=None, repr=False)
+    definition: Activation | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if (self.definition.name if self.definition else None) != self.activation:
+            object.__setattr__(self, "definition", get(self.activation) if self.activation else None)
 
     def to_dict(self) -> dict[str, Any]:
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "span"}
+        return plain_fields(self, leave_out=("span", "definition"))
 
     @property
     def name(self) -> str:
@@ -91,7 +99,7 @@ class Affine:
     preceded_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(self)
+        return plain_fields(self)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Collapse:
         return {
             "paths": list(self.paths),
             "weight_shape": list(self.weight.shape),
-            "max_difference": _number(self.max_difference),
+            "max_difference": plain(self.max_difference),
             "note": self.note,
         }
 
@@ -136,7 +144,7 @@ class Head:
     activation: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(self)
+        return plain_fields(self)
 
 
 @dataclass(frozen=True)
@@ -186,7 +194,7 @@ class Census:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def to_dict(self) -> dict[str, Any]:
-        return _plain(self)
+        return plain_fields(self)
 
     def __str__(self) -> str:
         counted = ", ".join(f"{n} × {name}" for name, n in self.counts().items()) or "no activation"
@@ -208,24 +216,3 @@ class Census:
         lines += [f"collapse: {collapse}" for collapse in self.collapses]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
-
-
-def _number(value: float) -> float | str:
-    if math.isnan(value):
-        return "nan"
-    return value if math.isfinite(value) else ("inf" if value > 0 else "-inf")
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON types: tuples as lists, NaN and ±inf as strings."""
-    if isinstance(value, (Collapse, Site)):
-        return value.to_dict()
-    if isinstance(value, (Affine, Head, Census)):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return _number(value)
-    return value

@@ -117,9 +117,10 @@ def _of_function(function: Callable[..., torch.Tensor]) -> Census:
     name = getattr(function, "__name__", type(function).__name__)
     if isinstance(function, catalog.Activation):
         site = Site(
-            f"{name}#0", name, 0, function.name, function.defaults, "declared", "functional", qualified(function)
-        )
-        return Census(name, (replace(site, measured=False),), executed=False)
+            f"{name}#0", name, 0, function.name, function.defaults, "declared", "functional", qualified(function),
+            measured=False, definition=function,
+        )  # fmt: skip
+        return Census(name, (site,), executed=False)
     with torch.random.fork_rng(devices=[]):
         found = match(function)
     site = Site(
@@ -142,6 +143,7 @@ def _declared(model: nn.Module) -> Census:
             sites.append(_settle(Site(
                 f"{path}#0", path, 0, entry.activation.name if entry.activation else None,
                 module_parameters(entry, module), "declared", "module", qualified(type(module)),
+                definition=entry.activation,
             ), entry, module))  # fmt: skip
         elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             sites += _recurrent(path, module)
@@ -152,7 +154,7 @@ def _declared(model: nn.Module) -> Census:
             for number, (name, found) in enumerate((k, e) for k, e in functions if e is not None):
                 sites.append(Site(
                     f"{path}#{number}", path, number, found.activation.name if found.activation else None, {},
-                    "declared", "functional", qualified(getattr(module, name)),
+                    "declared", "functional", qualified(getattr(module, name)), definition=found.activation,
                 ))  # fmt: skip
     note = "not executed (no example inputs): only what modules declare; function calls and reuse are not seen"
     return Census(type(model).__name__, tuple(sites), blocks=_blocks(model, sites), executed=False, notes=(note,))
@@ -351,7 +353,7 @@ class _Reading:
         assert call is not None
         site = Site(
             call.key, call.path, call.number, call.activation.name if call.activation else None, call.parameters,
-            "observed", call.form, call.implementation, call.source,
+            "observed", call.form, call.implementation, call.source, definition=call.activation,
         )  # fmt: skip
         if call.form == "module":
             return _settle(site, call.entry, call.symbol)
@@ -446,10 +448,8 @@ class _Reading:
     @staticmethod
     def _product(site: Site) -> str | None:
         """The gated activation that is this site's activation of one input times another."""
-        if site.activation is None:
-            return None
-        act = catalog.get(site.activation)
-        if act.kind != "elementwise":
+        act = site.definition
+        if act is None or act.kind != "elementwise":
             return None
         coarse = probes()[::12]
         gate, up = (p.ravel() for p in torch.meshgrid(torch.tensor(coarse), torch.tensor(coarse + 0.1), indexing="ij"))
@@ -463,7 +463,7 @@ class _Reading:
             if site.role != "hidden":
                 continue
             role = "hidden"
-            if site.activation is not None and catalog.get(site.activation).kind == "gated":
+            if site.definition is not None and site.definition.kind == "gated":
                 role = "gate"
             elif site.activation in ("softmax", "log_softmax") and self._weighs(out):
                 role = "attention"

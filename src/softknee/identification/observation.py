@@ -23,7 +23,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .. import catalog
 from ..errors import InputError
 from .recognition import Entry, Tables, bare, bind, call_parameters, module_parameters, qualified, tensors
 
@@ -220,8 +219,7 @@ class Observer:
     def _expect(self, site: Site) -> None:
         if site.evidence != "inferred" or not site.measured:
             return
-        activation = None if site.activation is None else catalog.get(site.activation)
-        entry = Entry(activation, site.activation or "unknown", parameters=site.parameters,
+        entry = Entry(site.definition, site.activation or "unknown", parameters=site.parameters,
                       implementation=site.implementation)  # fmt: skip
         self._identified[site.key] = entry
         if site.form == "module":

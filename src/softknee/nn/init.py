@@ -154,9 +154,9 @@ def feeding_site(census: Census, path: str) -> str | None:
 
 def site_gain(site: Site) -> float:
     """The exact gain at a site, with the parameters it was seen with; 1 where it is unknown or a normalizer's."""
-    if site.activation is None or get(site.activation).kind == "normalizer":
+    if site.definition is None or site.definition.kind == "normalizer":
         return 1.0
-    return gain(site.activation, **site.parameters)
+    return gain(site.definition, **site.parameters)
 
 
 def _gain(activation: str | Activation, forward: bool, parameters: dict[str, float]) -> float:

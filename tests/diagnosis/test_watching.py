@@ -342,3 +342,45 @@ def test_bad_losses() -> None:
             w.log(loss=torch.ones(3))
         with pytest.raises(InputError, match="got str"):
             w.log(loss="low")
+
+
+def test_the_first_nan_is_named_at_a_step_that_is_not_measured_in_full() -> None:
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.act, self.inplace = nn.Linear(8, 8), nn.Linear(8, 3), nn.ReLU(), nn.ReLU(inplace=True)
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.act(self.a(x))
+            if self.fail:
+                h = h - torch.tensor(float("inf"))
+            return self.b(self.inplace(h))
+
+        fail = False
+
+    torch.manual_seed(0)
+    net = Late()
+    with softknee.watch(net, every=1) as w:
+        for step in range(6):
+            net.fail = step >= 5
+            w.log(loss=net(data()[0]).sum())  # relu hides -inf: the loss stays finite
+    (finding,) = [f for f in w.report().findings if f.symptom == "nonfinite"]
+    assert (finding.site, finding.evidence["step"]) == ("inplace#0", 5)
+
+
+def test_reused_modules_keep_their_keys_when_hooked_lightly() -> None:
+    torch.manual_seed(0)
+    act = nn.Tanh()
+    net = nn.Sequential(nn.Linear(8, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 3))
+    with softknee.watch(net, every=4) as w:
+        for _ in range(20):
+            net(data()[0])
+            w.log(loss=1.0)
+    assert w._light
+    stats = w.report().stats()
+    assert [s.key for s in stats] == ["1#0", "1#1"]
+    assert [s.rows for s in stats] == [stats[0].rows] * 2
+    with torch.no_grad():
+        z = net[2](torch.tanh(net[0](data()[0])))
+    assert stats[1].input_mean == pytest.approx(z.mean().item(), abs=1e-4)

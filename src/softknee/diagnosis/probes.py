@@ -359,7 +359,7 @@ class _Group:
 class _Slot:
     """Where the samples of one site of one shape go."""
 
-    __slots__ = ("calls", "fill", "group", "inplace", "into", "key", "outputs", "partial", "row", "shape", "slices",
+    __slots__ = ("calls", "fill", "group", "into", "key", "outputs", "partial", "pile", "row", "shape", "slices",
                  "steps", "trivial", "unit_dim")  # fmt: skip
 
     def __init__(
@@ -370,7 +370,8 @@ class _Slot:
         self.partial = count < shape.numel()
         self.trivial = not self.partial and len(shape) == 2 and unit_dim in (-1, 1)
         self.row = self.fill = 0
-        self.inplace = False
+        self.pile: list[tuple[str, Tensor]] | None = None
+        """Where its inputs wait, alike with others, for the forward to end; None: they are looked at at once."""
         self.steps: list[int] = []
 
     def bind(self, group: _Group) -> None:
@@ -426,7 +427,7 @@ class Probe:
         """Key → first step at which `check` found a value that is not finite."""
         self.copying = True
         """Off: inputs are only looked at for values that are not finite."""
-        self._held: list[tuple[str, Tensor]] = []
+        self._piles: dict[Any, list[tuple[str, Tensor]]] = {}
         self._totals: list[tuple[tuple[str, ...], int, Tensor]] = []
         self._slots: dict[str, _Slot] = {}
         self._all: dict[tuple[Any, ...], _Slot] = {}
@@ -441,7 +442,10 @@ class Probe:
         value = call.inputs[0]
         slot = self._slots.get(key)
         if slot is not None and not self.copying:
-            self.check(key, value, slot.inplace)
+            if slot.pile is None or slot.shape != value.shape:
+                self.check(key, value)
+            else:
+                slot.pile.append((key, value))
             return
         if slot is not None and slot.trivial and slot.fill < slot.calls and slot.shape == value.shape:
             slot.into[slot.fill].copy_(value.detach())  # what follows, for the usual case
@@ -453,7 +457,8 @@ class Probe:
             if not _measurable(value) or (activation is not None and activation.kind == "gated"):
                 return
             slot = self._slot(key, value, activation, call.parameters)
-            slot.inplace = call.inplace
+            if not call.inplace and value.numel() <= HELD_ELEMENTS:
+                slot.pile = self._piles.setdefault((value.shape, value.dtype, value.device), [])
         self._copy(slot, value)
 
     def after(self, call: Any, output: Any) -> None:
@@ -482,30 +487,25 @@ class Probe:
             slot = self._slot(key, value, None, {}, observed=False)
         self._copy(slot, value)
 
-    def check(self, key: str, value: Tensor, inplace: bool = False) -> None:
-        """Note whether a whole tensor is finite: a sample may miss the one row that is not, a sum does not.
-
-        Small tensors that will not be overwritten are only held until `end_forward` looks at all of them together.
-        """
+    def check(self, key: str, value: Tensor) -> None:
+        """Note whether a whole tensor is finite: a sample may miss the one row that is not, a sum does not."""
         self.order.setdefault(key, len(self.order))
-        if self.copying or value.numel() > HELD_ELEMENTS or inplace:
-            self._totals.append(((key,), self.step, value.detach().sum(dtype=torch.float32)))
-        else:
-            self._held.append((key, value))
+        self._totals.append(((key,), self.step, value.detach().sum(dtype=torch.float32)))
 
     def end_forward(self) -> None:
         """Look at the inputs held back since the forward began, all at once, and let them go."""
-        held: dict[Any, list[tuple[str, Tensor]]] = {}
-        for key, value in self._held:
-            held.setdefault((value.shape, value.dtype, value.device), []).append((key, value.detach()))
-        for entries in held.values():
-            total = torch.stack([value for _, value in entries]).flatten(1).sum(1, dtype=torch.float32)
-            self._totals.append((tuple(key for key, _ in entries), self.step, total))
-        self._held.clear()
+        for pile in self._piles.values():
+            if pile:
+                keys, values = zip(*pile, strict=True)
+                with torch.no_grad():
+                    total = torch.stack(values).flatten(1).sum(1, dtype=torch.float32)
+                self._totals.append((keys, self.step, total))
+                pile.clear()
 
     def begin_forward(self) -> None:
         """Forget what a forward that failed has left."""
-        self._held.clear()
+        for pile in self._piles.values():
+            pile.clear()
 
     def _settle(self) -> None:
         """Look at the sums that `check` noted; keep the first step at which one was not finite."""
@@ -573,6 +573,7 @@ class Probe:
             for group in self._groups.values():
                 self._reduce(group)
             self._groups.clear()
+            self._piles.clear()
             self._slots.clear()
             self._all.clear()
 

@@ -9,7 +9,7 @@
             w.log(loss=loss)
     print(w.report())
 
-Every `every`-th training step is measured, and a few of the first (below `every=4` in full every fourth time, else
+Every `every`-th training step is measured, and a few of the first (below `every=4` in full every eighth time, else
 only whether all is finite: the first value that is not is found either way). Given the optimizer, a step is a call of
 `optimizer.step()`: gradients are read just before it (after clipping and unscaling), weights around it, and it does
 not matter where `log` is called.
@@ -40,12 +40,11 @@ if TYPE_CHECKING:
     from softknee.identification import Census
 
 
-APART = 4
-"""When nearly every step is measured, every fourth of them is measured in full (samples, gradients, updates); at the
-others it is looked at whether input, sites, output and loss are finite."""
-
-
-THIN = 4
+SPARSE = 3
+"""Up to this interval only every `APART`-th measured step is measured in full (samples, gradients, updates); at the
+others it is looked at whether input, sites and loss are finite."""
+APART = 8
+THIN = 2
 """One sampled row in so many is reduced when every step is measured; whether all are finite is still looked at."""
 
 
@@ -69,7 +68,7 @@ class Watch:
         self.census: Census | None = None
         self.trouble: str | None = None
         """Why the model could not be identified, if it could not."""
-        self._probe = Probe(self._unit_dim, thin=1 if every >= APART else THIN)
+        self._probe = Probe(self._unit_dim, thin=1 if every > SPARSE else THIN)
         self._weights = Weights(model)
         self._losses = Series(4096)
         self._extra: dict[str, Series] = {}
@@ -128,7 +127,7 @@ class Watch:
         # In front of the observer's own, so that identifying at the first forward is over before it begins.
         self._ends = (
             self.model.register_forward_pre_hook(self._enters, prepend=True, with_kwargs=True),
-            self.model.register_forward_hook(self._leaves, always_call=True),
+            self.model.register_forward_hook(self._leaves),
         )
         if self.optimizer is not None:
             self._ends += (self.optimizer.register_step_pre_hook(self._before_update),)
@@ -147,9 +146,9 @@ class Watch:
     def _enters(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._observer is None or self._identifying:
             return
+        self._probe.live = False
         rank = 2 * module.training + torch.is_grad_enabled()
         if rank < self._rank:
-            self._probe.live = False
             return
         if rank > self._rank:
             self._probe.reset()
@@ -183,16 +182,12 @@ class Watch:
         if not self._probe.live or self._identifying:
             return
         self._probe.live = False
-        if output is not None:
-            value = output_tensor(output)
-            if value is not None and value.is_floating_point() and value.numel():
-                if not self._probe.copying:
-                    self._probe.check("output", value)
-                else:
-                    self._probe.record("output", value)
-                    if value.dim() > 1 and value.shape[-1] > 1:
-                        self._choices.add(self.step, self._probe.last("output").argmax(-1).flatten())
-            self._probe.end_forward()
+        self._probe.end_forward()
+        value = output_tensor(output) if self._probe.copying else None
+        if value is not None and value.is_floating_point() and value.numel():
+            self._probe.record("output", value)
+            if value.dim() > 1 and value.shape[-1] > 1:
+                self._choices.add(self.step, self._probe.last("output").argmax(-1).flatten())
 
     def _unit_dim(self, key: str, shape: torch.Size) -> int:
         return unit_dimension(self.census, key, shape)
@@ -202,7 +197,7 @@ class Watch:
     @property
     def _due(self) -> bool:
         """Whether this step, a measured one, is also one for the dearer measurements."""
-        return self.every >= APART or self.step // self.every % APART == 0
+        return self.every > SPARSE or self.step // self.every % APART == 0
 
     def _before_update(self, *_: Any) -> None:
         if self._observer is not None and self._due:
@@ -237,6 +232,7 @@ class Watch:
                 if now is not None and now.shape == self._snapshot.shape:
                     self._updates.add(self.step, self._weights.ratios(self._snapshot, now))
                 self._snapshot = None
+            self._probe.live = False  # still on where a forward failed
             self._probe.end_step()
         self.step += 1
         if self.step >= self._next:

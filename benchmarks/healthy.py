@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import softknee
 
 LEARNED = 0.85
-"""Held-out accuracy from which a run counts as one that has learned."""
+"""Held-out accuracy, mean over the classes, from which a run counts as one that has learned."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,9 @@ def run(training: Training) -> Outcome:
     model.eval()
     looked = softknee.diagnose(model, (train_x, train_y), held_out=(test_x, test_y), progress=False)
     with torch.no_grad():
-        accuracy = (model(test_x).argmax(1) == test_y).float().mean().item()
+        right = model(test_x).argmax(1) == test_y
+        recalls = [right[test_y == label].float().mean() for label in test_y.unique()]
+        accuracy = torch.stack(recalls).mean().item()
     found = [("watch", f) for f in watched.findings] + [("diagnose", f) for f in looked.findings]
     return Outcome(
         name=training.name,
@@ -261,7 +263,7 @@ def trainings() -> list[Training]:
         Training("mlp", "relu", init="sparse"),
         Training("mlp", "relu", init="sparse", width=256, optimizer="adam", lr=1e-3),
         Training("imbalanced", "relu", depth=2),
-        Training("imbalanced", "gelu", depth=2, optimizer="adam", lr=1e-3),
+        Training("imbalanced", "gelu", depth=2, optimizer="adam", lr=3e-3),
         Training("mlp", "relu", depth=8, init="exact", lr=0.03),
         Training("mlp", "relu", depth=12, init="exact", lr=0.02, steps=800),
         Training("mlp", "gelu", depth=8, init="exact", lr=0.03),
@@ -326,7 +328,7 @@ def main() -> int:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         result = {
             "what": "false alarms on healthy trainings: watch(every=5) while training, diagnose afterwards",
-            "learned_from": LEARNED,
+            "learned_from": LEARNED,  # accuracy, mean over the classes
             "runs": len(outcomes),
             "failed": failed,
             "false_alarms": sum(len(outcome.alarms) for outcome in outcomes),

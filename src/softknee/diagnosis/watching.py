@@ -285,6 +285,7 @@ class Watch:
             steps=self.step,
             every=self.every,
             trouble=self.trouble,
+            optimizer=self.optimizer,
         )
 
     def report(self) -> Report:

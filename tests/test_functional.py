@@ -139,3 +139,40 @@ def test_import_loads_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_half_precision_is_rounded_once(name, dtype):
+    x = (8 * torch.randn(64, 10, generator=torch.Generator().manual_seed(0))).to(dtype)
+    for temperature in (2.0, torch.tensor([[3.0]])):
+        got = getattr(SF, name)(x, -1, temperature=temperature)
+        wanted = getattr(torch, name)(x.double() / torch.as_tensor(temperature).double(), -1).to(dtype)
+        assert got.dtype == dtype
+        # one unit in the last place, where float32's own rounding meets a tie
+        unit = torch.finfo(dtype).eps * wanted.double().abs().clamp(min=2**-4)
+        assert ((got.double() - wanted.double()).abs() <= unit).all()
+        assert (got == wanted).double().mean() > 0.99
+
+
+def test_softmax_of_a_scalar_and_of_integers_with_a_dtype():
+    assert SF.softmax(torch.tensor(2.0), 0, temperature=2.0).item() == 1.0
+    integers = torch.arange(6).view(2, 3)
+    assert torch.equal(SF.softmax(integers, 1, dtype=torch.float32), F.softmax(integers, 1, dtype=torch.float32))
+    with pytest.raises(InputError, match="got int64"):
+        SF.softmax(integers, 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 3), (2, 3, 2, 3, 2), (0, 3, 4)])
+def test_prelu_weights_per_channel_are_dimension_1(shape):
+    x, weight = torch.randn(shape, requires_grad=True), torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
+    mine, theirs = SF.prelu(x, weight), F.prelu(x, weight)
+    torch.testing.assert_close(mine, theirs)
+    up = torch.randn(shape)
+    torch.testing.assert_close(torch.autograd.grad(mine, (x, weight), up), torch.autograd.grad(theirs, (x, weight), up))
+    with pytest.raises(InputError, match="weight has 2 channels, .* has 3 in dimension 1"):
+        SF.prelu(x, weight[:2])
+
+
+def test_prelu_of_a_scalar_keeps_its_shape():
+    assert SF.prelu(torch.tensor(-2.0), torch.tensor([0.5])).shape == ()

@@ -56,6 +56,21 @@ def test_any_parameter_may_be_learned():
         sn.Activation("elu", learn=("beta",))
 
 
+def test_a_temperature_may_be_learned():
+    softmax = sn.Activation("softmax", dim=-1, learn=("temperature",), temperature=2.0)
+    torch.testing.assert_close(softmax(X), torch.softmax(X / 2, -1))
+    (softmax(X) ** 2).sum().backward()
+    assert softmax.temperature.grad.item() != 0
+    with pytest.raises(InputError, match="channels must be 1, got 3"):
+        sn.Activation("softmax", dim=-1, channels=3)
+
+
+def test_a_tensor_that_would_be_no_state_is_refused():
+    with pytest.raises(InputError, match=r"alpha is a tensor; to learn it pass learn=\('alpha',\)"):
+        sn.Activation("elu", alpha=torch.tensor(0.5))
+    assert sn.Activation("elu", alpha=torch.tensor(0.5), learn=("alpha",)).alpha.item() == 0.5
+
+
 def test_gated_module_takes_two_tensors_or_one_packed():
     gate, up = torch.randn(2, 4, 6)
     for layout, packed in (

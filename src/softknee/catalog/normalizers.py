@@ -8,27 +8,29 @@ from ..errors import InputError
 from .spec import normalizer
 
 
-def _scaled(x, dim, temperature):
-    """(x − max x)/temperature: 0 at the maxima and → −∞ elsewhere as temperature → 0, so ties share; −∞ stays −∞."""
+def _tempered(function, x, dim, temperature):
+    """function(x/temperature, dim), taken of (x − max x)/temperature: 0 at the maxima, so that ties share as T → 0."""
     if isinstance(temperature, torch.Tensor):
         if not torch.compiler.is_compiling() and not (temperature > 0).all():
             raise InputError(f"temperature must be > 0, got {temperature.detach().flatten()[:8].tolist()}")
     elif temperature == 1.0:
-        return x
+        return function(x, dim)
+    # Half precision is computed in float32 and rounded once.
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     # Softmax does not change under a shift, so the shift needs no gradient.
-    top = x.detach().amax(dim, keepdim=True) if x.size(dim) else x.detach()
+    top = wide.detach().amax(dim, keepdim=True) if x.numel() else wide.detach()
     # A masked −∞ is kept out of the division: ∞/∞ and 0·∞ in its gradient are NaN.
-    masked = x == -math.inf
-    scaled = (torch.where(masked, top, x) - top) / temperature
-    return torch.where(masked, x, scaled)
+    masked = wide == -math.inf
+    scaled = (torch.where(masked, top, wide) - top) / temperature
+    return function(torch.where(masked, wide, scaled), dim).to(x.dtype)
 
 
 def _softmax(x, dim, temperature=1.0):
-    return torch.softmax(_scaled(x, dim, temperature), dim)
+    return _tempered(torch.softmax, x, dim, temperature)
 
 
 def _log_softmax(x, dim, temperature=1.0):
-    return torch.log_softmax(_scaled(x, dim, temperature), dim)
+    return _tempered(torch.log_softmax, x, dim, temperature)
 
 
 @normalizer(

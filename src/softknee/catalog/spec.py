@@ -314,7 +314,9 @@ def elementwise(
         "torch_module": torch_module, "torch_arguments": torch_arguments or {},
         "module_name": module_name, "native": native, "tags": tags,
     }  # fmt: skip
-    define: Definition = functools.partial(_define, kind="elementwise", learnable=learnable, bounds=bounds or {}, **declared)
+    define: Definition = functools.partial(
+        _define, kind="elementwise", learnable=learnable, bounds=bounds or {}, **declared
+    )
     return define(formula) if formula is not None else define
 
 

@@ -19,7 +19,8 @@ from ..errors import InputError
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
     """`activation(*inputs)`; with `inplace`, written into the first input, as PyTorch's `inplace=True` does.
 
-    A normalizer takes `dim` (and `dtype`, to which the input is converted first) among its parameters.
+    A normalizer takes `dim` (and `dtype`, to which the input is converted first) among its parameters. A 1-D tensor for
+    a parameter that modules learn (PReLU's weight) is one value per channel, dimension 1.
     Raises InputError for a wrong number of inputs, a dtype that is not real floating point, a wrong parameter.
     """
     if has_torch_function(inputs):
@@ -35,19 +36,43 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
 
 
 def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
-    for name, x in zip(activation.inputs, inputs, strict=True):
-        if not x.is_floating_point() and not (activation.native and not x.is_complex()):
-            dtype = str(x.dtype).removeprefix("torch.")
-            raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
     if activation.apply is not None:
         return _normalize(activation, inputs[0], **parameters)
-    resolved = activation.resolve(parameters) if parameters else activation.defaults
+    _check(activation, inputs)
+    resolved: dict[str, Any] = activation.resolve(parameters) if parameters else activation.defaults
     if activation.native and not any(isinstance(p, Tensor) for p in resolved.values()):
         if activation.torch is None:
             return inputs[0]  # identity
         return getattr(torch.nn.functional, activation.torch)(*inputs, **resolved)
+    for name, value in parameters.items():
+        if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
+            resolved[name] = per_channel(activation, name, value, inputs[0])
     values = [resolved[p] for p in activation.parameters]
     return activation.composite(*inputs, *values)
+
+
+def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
+    for name, x in zip(activation.inputs, inputs, strict=True):
+        if not x.is_floating_point() and not (activation.native and not x.is_complex()):
+            dtype = str(x.dtype).removeprefix("torch.")
+            raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
+
+
+def per_channel(activation: Activation, name: str, value: Tensor, x: Tensor) -> Tensor:
+    """A 1-D parameter as it broadcasts with `x`: one value for all, or one per channel.
+
+    The channels are dimension 1, as for `torch.nn.functional.prelu`, or the only dimension there is.
+    Raises InputError where their numbers differ.
+    """
+    if value.numel() == 1:
+        return value if x.ndim else value.squeeze(0)
+    at = 1 if x.ndim > 1 else 0
+    if x.ndim == 0 or x.size(at) != value.numel():
+        raise InputError(
+            f"{activation.name}: {name} has {value.numel()} channels, but the input of shape {tuple(x.shape)} has "
+            f"{x.size(at) if x.ndim else 'no'} in dimension {at}"
+        )
+    return value.view(-1, *[1] * (x.ndim - 1 - at))
 
 
 def _normalize(
@@ -59,5 +84,7 @@ def _normalize(
 ) -> Tensor:
     if dim is None:
         raise InputError(f"{activation.name} needs dim, the dimension that sums to 1; for class scores it is dim=-1")
+    x = x if dtype is None else x.to(dtype)
+    _check(activation, (x,))
     assert activation.apply is not None
-    return activation.apply(x if dtype is None else x.to(dtype), dim, **activation.resolve(parameters))
+    return activation.apply(x, dim, **activation.resolve(parameters))

@@ -15,7 +15,7 @@ from ..catalog import Activation as Definition
 from ..catalog import activations, get
 from ..errors import InputError
 from ..functional import unpack
-from ..kernels.dispatch import call
+from ..kernels.dispatch import call, per_channel
 
 
 class Activation(nn.Module):
@@ -26,7 +26,8 @@ class Activation(nn.Module):
     keywords are the activation's parameters. A gated activation takes gate and up, or one packed tensor, split along
     `dim` by `layout`; a normalizer works along `dim`.
 
-    Raises InputError for unknown names, parameters out of range, `channels` that do not match the input.
+    Raises InputError for unknown names, parameters out of range, a tensor for a parameter that is not learned (it would
+    be no state), `channels` that do not match the input.
     """
 
     def __init__(
@@ -49,40 +50,34 @@ class Activation(nn.Module):
         self.layout = layout or self.activation.layout
         if self.activation.kind == "normalizer" and dim is None:
             raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
-        if channels < 1:
-            raise InputError(f"channels must be at least 1, got {channels}")
+        if channels < 1 or (channels > 1 and self.activation.kind != "elementwise"):
+            allowed = "at least 1" if self.activation.kind == "elementwise" else "1"
+            raise InputError(f"{self.activation.name}: channels must be {allowed}, got {channels}")
         resolved = self.activation.resolve(parameters)
         for name in learn:
             if name not in resolved:
                 raise InputError(f"{self.activation.name} has no parameter {name!r} to learn")
         self.learned = tuple(n for n, p in self.activation.parameters.items() if p.learnable or n in learn)
         self.settings = {name: value for name, value in resolved.items() if name not in self.learned}
+        for name, value in self.settings.items():
+            if isinstance(value, Tensor):
+                raise InputError(f"{self.activation.name}: {name} is a tensor; to learn it pass learn=({name!r},)")
         for name in self.learned:
             value = torch.as_tensor(resolved[name], dtype=dtype or torch.get_default_dtype(), device=device)
             self.register_parameter(name, nn.Parameter(value.detach().expand(channels).clone()))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         act = self.activation
+        parameters = dict(self.settings)
+        for name in self.learned:
+            parameters[name] = per_channel(act, name, getattr(self, name), inputs[0])
         if act.kind == "normalizer":
-            return call(act, *inputs, dim=self.dim, **self.settings)
+            return call(act, *inputs, dim=self.dim, **parameters)
         if act.kind == "gated":
             if len(inputs) == 1:
                 inputs = unpack(inputs[0], -1 if self.dim is None else self.dim, str(self.layout))
-            return call(act, *inputs, **self.settings)
-        learned = {name: self._per_channel(name, inputs[0]) for name in self.learned}
-        return call(act, *inputs, inplace=self.inplace, **self.settings, **learned)
-
-    def _per_channel(self, name: str, x: Tensor) -> Tensor:
-        value = getattr(self, name)
-        if value.numel() == 1:
-            return value if x.ndim else value.squeeze(0)
-        at = 1 if x.ndim > 1 else 0
-        if x.ndim == 0 or x.size(at) != value.numel():
-            raise InputError(
-                f"{self.activation.name}: {name} has {value.numel()} channels, but the input of shape "
-                f"{tuple(x.shape)} has {x.size(at) if x.ndim else 'no'} in dimension {at}"
-            )
-        return value.view(-1, *[1] * (x.ndim - 1 - at))
+            return call(act, *inputs, **parameters)
+        return call(act, *inputs, inplace=self.inplace, **parameters)
 
     def extra_repr(self) -> str:
         given = {k: v for k, v in self.settings.items() if v != self.activation.defaults[k]}

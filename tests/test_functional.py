@@ -131,6 +131,16 @@ def test_access_order_of_verbs_and_packages():
         assert run.stdout.strip() == "True", run.stderr
 
 
+def test_what_a_package_offers_is_no_submodule_of_the_same_name():
+    program = (
+        "import softknee, importlib, types\n"
+        "for name in softknee._PACKAGES: importlib.import_module(f'softknee.{name}')\n"
+        "print([name for name in softknee._HOME if isinstance(getattr(softknee, name), types.ModuleType)])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
 def test_import_loads_nothing_heavy():
     heavy = ["sympy", "mpmath", "scipy", "matplotlib", "duckdb", "typer", "rich", "jinja2", "altair", "sklearn"]
     program = (

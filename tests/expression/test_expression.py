@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from softknee.backends import table
+from softknee.catalog import elementwise, gated
 from softknee.errors import InputError
 from softknee.expression import compile_source, constant, differentiate, emit, symbol, symbols, trace
 from softknee.expression.derivatives import UNARY_RULES
@@ -95,3 +99,87 @@ def test_unknown_backend():
 def test_a_missing_primitive_is_named():
     with pytest.raises(NotImplementedError, match="sympy backend has no primitive 'amax'"):
         table("sympy").amax(1)
+
+
+@pytest.mark.parametrize("name", ["v0", "v1", "float", "e"])
+def test_a_parameter_may_have_any_plain_name(name):
+    """Names that emitted code might use itself, and a literal infinity beside them."""
+    names = {}
+    exec(f"def f(x, ops, *, {name}=3.0): return ops.minimum(ops.tanh(2.0 * x) * {name}, float('inf')) + {name}", names)
+    if name == "float":
+        with pytest.raises(InputError, match="cannot be named 'float', which modules use"):
+            elementwise(names["f"])
+        return
+    act = elementwise(names["f"])
+    assert act(torch.tensor(1.0)).item() == pytest.approx(3 * math.tanh(2) + 3, rel=1e-6)
+    assert act.value(1.0) == pytest.approx(3 * math.tanh(2) + 3)
+
+
+def nameless():
+    return elementwise(lambda x, ops: x)
+
+
+def compares(x, ops):
+    return x > 0
+
+
+def calculates(x, ops):
+    return (x > 0) * x
+
+
+def unconditional(x, ops):
+    return ops.where(x, x, 0.0)
+
+
+def misspelt(x, ops):
+    return ops.sigmiod(x)
+
+
+def in_place(x, ops, *, inplace=1.0):
+    return x * inplace
+
+
+def training(x, ops, *, training=1.0):
+    return x * training
+
+
+def underscored(_x, ops):
+    return _x
+
+
+def true(x, ops, *, a=True):
+    return x * a
+
+
+def gate(a, b, ops, *, up=1.0):
+    return a * b * up
+
+
+@pytest.mark.parametrize(
+    ("define", "message"),
+    [
+        (nameless, "<lambda> is none; define it with def"),
+        (lambda: elementwise(compares), "'compares' cannot be traced: it returns a comparison"),
+        (lambda: elementwise(calculates), "calculates with a comparison; write ops.where"),
+        (lambda: elementwise(unconditional), "a condition that compares nothing"),
+        (lambda: elementwise(misspelt), "the op table has no 'sigmiod'; did you mean 'sigmoid'"),
+        (lambda: elementwise(in_place), "cannot be named 'inplace'"),
+        (lambda: elementwise(training), "cannot be named 'training'"),
+        (lambda: elementwise(underscored), "'_x' must not begin with an underscore"),
+        (lambda: elementwise(true), "'a' needs a number as its default"),
+        (lambda: gated(gate), "cannot be named 'up'"),
+    ],
+)
+def test_a_definition_that_cannot_work_is_refused_where_it_stands(define, message):
+    with pytest.raises((InputError, TypeError), match=message):
+        define()
+
+
+def test_what_is_defined_inside_a_function_says_so_when_pickled():
+    @elementwise
+    def inner(x, ops):
+        return x * x
+
+    assert copy.copy(inner) is inner and copy.deepcopy(inner) is inner
+    with pytest.raises(pickle.PicklingError, match="'inner': it is defined inside a function"):
+        pickle.dumps(inner)

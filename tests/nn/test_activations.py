@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import softknee
 import softknee.nn as sn
 from softknee.errors import InputError
 
@@ -79,6 +80,22 @@ def test_gated_module_takes_two_tensors_or_one_packed():
         ("interleaved", torch.stack([gate, up], -1).flatten(-2)),
     ):
         assert torch.equal(sn.Activation("swiglu", layout=layout)(packed), sn.SwiGLU()(gate, up))
+
+
+def test_ones_own_gated_activation():
+    @softknee.gated
+    def mishglu(gate, up, ops, *, scale=1.0):
+        """scale·mish(gate)·up."""
+        return scale * softknee.get("mish").on(ops, gate) * up
+
+    gate, up = torch.randn(2, 4, 6)
+    packed = torch.cat([gate, up], -1)
+    wanted = 2.0 * nn.functional.mish(gate) * up
+    torch.testing.assert_close(mishglu(gate, up, scale=2.0), wanted)
+    torch.testing.assert_close(sn.Activation(mishglu, scale=2.0)(packed), wanted)
+    torch.testing.assert_close(softknee.functional.function(mishglu)(packed, scale=2.0), wanted)
+    assert sn.GatedFeedForward(6, activation=mishglu)(gate).shape == gate.shape
+    assert mishglu.facts.gain == softknee.get("mish").facts.gain
 
 
 def test_repr():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,18 @@ from ..backends import table
 from ..backends.torch import Composite
 from ..errors import InputError, closest
 from ..expression import Expr, OpTable, compile_source, differentiate, emit, trace
+from ..plain import plain
 
 if TYPE_CHECKING:
     from ..facts import Facts
     from ..nn import Activation as Module
 
 KINDS = ("elementwise", "gated", "normalizer")
+# What functions and modules call their own arguments and state; a parameter of that name could not be given.
+TAKEN = {
+    "activation", "channels", "device", "dim", "distribution", "dtype", "gate", "generator", "inplace", "input",
+    "layout", "learn", "learned", "mode", "order", "self", "settings", "tensor", "training", "up", "wrt",
+}  # fmt: skip
 LAYOUTS = ("split", "gate_up", "up_gate", "interleaved")
 
 
@@ -93,7 +100,12 @@ class Activation:
 
     def __reduce__(self) -> Any:
         # By reference to the definition, as functions are pickled; equality stays identity.
+        if "<locals>" in self.formula.__qualname__:
+            raise pickle.PicklingError(f"cannot pickle the activation {self.name!r}: it is defined inside a function")
         return (_definition, (self.formula.__module__, self.formula.__qualname__))
+
+    def __copy__(self) -> Activation:
+        return self
 
     def __deepcopy__(self, memo: Any) -> Activation:
         return self
@@ -219,7 +231,7 @@ class Activation:
         declared = {
             "name": self.name,
             "kind": self.kind,
-            "aliases": list(self.aliases),
+            "aliases": self.aliases,
             "summary": self.summary,
             "source": self.source,
             "parameters": self.defaults,
@@ -227,9 +239,9 @@ class Activation:
             "torch": self.torch,
             "torch_module": self.torch_module,
             "layout": self.layout,
-            "tags": list(self.tags),
+            "tags": self.tags,
         }
-        return declared | {"facts": None if self.kind == "normalizer" else self.facts.to_dict()}
+        return plain(declared | {"facts": None if self.kind == "normalizer" else self.facts})
 
     def module(self, **parameters: Any) -> Module:
         """A `torch.nn.Module` that applies it."""
@@ -253,17 +265,24 @@ def _define(
     **declared: Any,
 ) -> Activation:
     name = formula.__name__
+    if not name.isidentifier():
+        raise InputError(f"an activation has the name of its function, and {name} is none; define it with def")
     arguments = list(inspect.signature(formula).parameters.values())
     names = [a.name for a in arguments]
     if "ops" not in names:
         raise InputError(f"the definition of {name!r} must take the op table as an argument named 'ops'")
+    for word in names:
+        if word.startswith("_"):
+            raise InputError(f"{name!r}: the argument {word!r} must not begin with an underscore")
     at = names.index("ops")
     wanted = {"elementwise": 1, "gated": 2, "normalizer": 1}[kind]
     if at != wanted:
         raise InputError(f"the {kind} definition {name!r} must take {wanted} input(s) before 'ops', it takes {at}")
     parameters = {}
     for argument in arguments[at + 1 :]:
-        if not isinstance(argument.default, (int, float)):
+        if argument.name in TAKEN or hasattr(torch.nn.Module, argument.name):
+            raise InputError(f"{name!r}: a parameter cannot be named {argument.name!r}, which modules use themselves")
+        if isinstance(argument.default, bool) or not isinstance(argument.default, (int, float)):
             raise InputError(f"{name!r}: the parameter {argument.name!r} needs a number as its default")
         low, high = bounds.get(argument.name, (-math.inf, math.inf))
         parameters[argument.name] = Parameter(

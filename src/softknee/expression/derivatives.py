@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .graph import Expr, constant, symbol, walk
+from .graph import COMPARISONS, Expr, constant, symbol, walk
 from .tracing import TracingTable
 
 _ops = TracingTable()
@@ -91,7 +91,7 @@ def _once(root: Expr, name: str) -> Expr:
         op, args = node.op, node.args
         if op in ("symbol", "constant", "pi"):
             d[node] = ONE if node is wanted else ZERO
-        elif op in ("lt", "le", "gt", "ge"):
+        elif op in COMPARISONS:
             d[node] = ZERO
         elif op in UNARY_RULES:
             inner = d[args[0]]

@@ -24,6 +24,7 @@ DECAYING = ("sech2", "exp", "erfc", "sigmoid")
 def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str], finite: Sequence[str] = ()) -> str:
     """Source of `def name(ops, *arguments)` that returns the roots' values (one alone, several as a tuple).
 
+    arguments: no underscore in front, which is how the code's own names begin.
     finite: arguments whose ±∞ is made finite first. A derivative's terms at ±∞ are 0·∞, while at a huge finite number
     it already has its limit.
     """
@@ -38,7 +39,7 @@ def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str], finite: Seq
         elif node.op == "pi":
             names[node] = "ops.pi"
         else:
-            names[node] = f"v{len(lines) - len(finite)}"
+            names[node] = f"_{len(lines) - len(finite)}"
             lines.append(f"    {names[node]} = {_text(node, [names[a] for a in node.args])}")
     results = ", ".join(names[root] for root in rewritten)
     return "\n".join([f"def {name}(ops, {', '.join(arguments)}):", *lines, f"    return {results}", ""])
@@ -64,7 +65,8 @@ def _text(node: Expr, args: list[str]) -> str:
 def _literal(value: float) -> str:
     if math.isfinite(value):
         return repr(value) if value >= 0 and math.copysign(1.0, value) > 0 else f"({value!r})"
-    return f'float("{value}")'
+    # no name that an argument could have
+    return "(1e999 - 1e999)" if math.isnan(value) else "1e999" if value > 0 else "(-1e999)"
 
 
 def _fold(op: str, values: list[float]) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, TypeAlias, Union
 
 Operand: TypeAlias = Union["Expr", int, float]
+COMPARISONS = ("lt", "le", "gt", "ge")
 
 
 class Expr:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .graph import Expr, lift, symbol
+from ..errors import closest
+from .graph import COMPARISONS, Expr, lift, symbol, walk
 from .table import OpTable
 
 
@@ -15,27 +16,21 @@ class TracingTable(OpTable):
     name = "tracing"
     pi = Expr("pi")
 
+    def __getattr__(self, name: str) -> Any:
+        known = (*UNARY, *OTHERS)
+        raise AttributeError(f"the op table has no {name!r}{closest(name, known)}; it has {', '.join(known)}")
+
 
 def _recorder(op: str) -> Callable[..., Expr]:
     return lambda self, *args: Expr(op, *map(lift, args))
 
 
-UNARY: tuple[str, ...] = (
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "sqrt",
-    "sin",
-    "cos",
-    "atan",
-    "tanh",
-    "sech2",
-    "sigmoid",
-    "softplus",
-)
-UNARY += ("erf", "erfc", "abs", "sign")
-for _op in (*UNARY, "maximum", "minimum", "where"):
+UNARY = (
+    "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "atan", "tanh", "sech2", "sigmoid", "softplus", "erf", "erfc",
+    "abs", "sign",
+)  # fmt: skip
+OTHERS = ("maximum", "minimum", "where")
+for _op in (*UNARY, *OTHERS):
     setattr(TracingTable, _op, _recorder(_op))
 
 _TABLE = TracingTable()
@@ -48,7 +43,23 @@ def trace(function: Callable[..., Any], inputs: tuple[str, ...], parameters: Map
     """
     try:
         result = function(*map(symbol, inputs), _TABLE, **{name: symbol(name) for name in parameters or ()})
-        return lift(result)
+        expression = lift(result)
+        _check(expression)
+        return expression
     except (TypeError, AttributeError) as error:
         name = getattr(function, "__name__", repr(function))
         raise TypeError(f"the definition of {name!r} cannot be traced: {error}") from error
+
+
+def _check(expression: Expr) -> None:
+    """A comparison is for `where`, and `where` for a comparison: backends do not agree on what else it might mean."""
+    if expression.op in COMPARISONS:
+        raise TypeError("it returns a comparison; return ops.where(condition, a, b)")
+    for node in walk(expression):
+        for place, argument in enumerate(node.args):
+            compares = isinstance(argument, Expr) and argument.op in COMPARISONS
+            if compares != (node.op == "where" and place == 0):
+                wrong = (
+                    "calculates with a comparison" if compares else "gives ops.where a condition that compares nothing"
+                )
+                raise TypeError(f"it {wrong}; write ops.where(x > 0, a, b)")

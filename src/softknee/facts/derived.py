@@ -19,6 +19,7 @@ from ..catalog import Activation
 from ..errors import InputError
 from ..expression import Expr, compile_source, emit
 from ..expression.graph import walk
+from ..plain import plain
 
 # Beyond |z| = 39 the normal density is below the smallest float64.
 _RANGE = 39.0
@@ -72,7 +73,7 @@ class Facts:
                 value = code(table("numpy"), x, *ones, *(self.parameters[p] for p in self.activation.parameters))
             return np.broadcast_to(value, np.shape(x)).astype(float)
 
-        return _roots(difference)
+        return _roots(difference, wide=True)
 
     @functools.cached_property
     def minimum(self) -> Point | None:
@@ -82,17 +83,19 @@ class Facts:
     @functools.cached_property
     def maximum(self) -> Point | None:
         """The highest point, or None where there is none."""
-        low = self._lowest(-1.0)
-        return Point(low.x, -low.value) if low else None
+        return self._lowest(-1.0)
 
     def _lowest(self, sign: float) -> Point | None:
         candidates = [*self.breakpoints, *_roots(lambda x: self.value(x, 1))]
         ends = sign * self.value(np.array([-1e4, 1e4]))
-        inner = [(sign * float(self.value(x)), x) for x in candidates]
-        if not inner or min(inner)[0] > ends.min() or not math.isfinite(min(inner)[0]):
+        if not candidates:
             return None
-        value, x = min(inner)
-        return Point(x, sign * value) if sign > 0 else Point(x, value)
+        values = sign * self.value(candidates)
+        # of equals, the one nearest to 0 is the one to show
+        value, _, x = min(zip(np.round(values, 14), np.abs(candidates), candidates, strict=True))
+        if not value <= ends.min() or not math.isfinite(value):
+            return None
+        return Point(x, float(self.value(x)))
 
     @functools.cached_property
     def range(self) -> Interval:
@@ -154,7 +157,11 @@ class Facts:
         half = np.diff(edges)[:, None] / 2
         z = (edges[:-1, None] + edges[1:, None]) / 2 + half * _NODES
         density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-        return float((half * _WEIGHTS * density * function(z)).sum())
+        with np.errstate(all="ignore"):
+            values = function(z)
+        # where the density has underflowed, f may have overflowed (exp(x²/5)): 0·∞ is 0 there
+        weighted = np.multiply(density, values, out=np.zeros_like(density), where=density > 0)
+        return float((half * _WEIGHTS * weighted).sum())
 
     @functools.cached_property
     def mean(self) -> float:
@@ -168,39 +175,41 @@ class Facts:
 
     @functools.cached_property
     def gain(self) -> float:
-        """1/√E[f(z)²]: weights of variance gain²/fan_in keep the second moment through a layer and its activation."""
-        return 1 / math.sqrt(self.second_moment)
+        """1/√E[f(z)²]: weights of variance gain²/fan_in keep the second moment through a layer and its activation.
+
+        This and the next two are infinite where the expectation is 0.
+        """
+        return _inverse_root(self.second_moment)
 
     @functools.cached_property
     def centred_gain(self) -> float:
         """1/√Var f(z)."""
-        return 1 / math.sqrt(self.second_moment - self.mean**2)
+        variance = self.expectation(lambda z: (self.value(z) - self.mean) ** 2)
+        # a constant has none but for the quadrature's rounding
+        return _inverse_root(variance if variance > 1e-24 * self.second_moment else 0.0)
 
     @functools.cached_property
     def backward_gain(self) -> float:
         """1/√E[f′(z)²]: the same for gradients."""
-        return 1 / math.sqrt(self.expectation(lambda z: self.value(z, 1) ** 2))
+        return _inverse_root(self.expectation(lambda z: self.value(z, 1) ** 2))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of them, as plain types."""
-
-        def point(p: Point | None) -> dict[str, float] | None:
-            return None if p is None else {"x": p.x, "value": p.value}
-
-        return {
-            "range": list(self.range),
-            "minimum": point(self.minimum),
-            "maximum": point(self.maximum),
-            "largest_derivative": point(self.largest_derivative),
-            "breakpoints": list(self.breakpoints),
-            "dead": [list(i) for i in self.dead],
-            "saturated": [list(i) for i in self.saturated()],
-            "mean": self.mean,
-            "second_moment": self.second_moment,
-            "gain": self.gain,
-            "centred_gain": self.centred_gain,
-            "backward_gain": self.backward_gain,
-        }
+        """All of them, as plain JSON types."""
+        points = {"minimum": self.minimum, "maximum": self.maximum, "largest_derivative": self.largest_derivative}
+        return plain(
+            {"range": self.range}
+            | {name: None if point is None else point._asdict() for name, point in points.items()}
+            | {
+                "breakpoints": self.breakpoints,
+                "dead": self.dead,
+                "saturated": self.saturated(),
+                "mean": self.mean,
+                "second_moment": self.second_moment,
+                "gain": self.gain,
+                "centred_gain": self.centred_gain,
+                "backward_gain": self.backward_gain,
+            }
+        )
 
     def gain_with(self, **parameters: float) -> float:
         """The gain at other parameters."""
@@ -223,23 +232,34 @@ def _cached(activation: Activation, parameters: tuple[tuple[str, float], ...]) -
     return Facts(activation, dict(parameters))
 
 
+def _inverse_root(value: float) -> float:
+    return 1 / math.sqrt(value) if value else math.inf
+
+
+@functools.cache
 def _grid() -> np.ndarray:
     return np.linspace(-50.0, 50.0, 20001)
 
 
-def _roots(function: Callable[[Any], np.ndarray]) -> list[float]:
-    """Isolated roots of a function on [−50, 50]: sign changes on a grid of 0.005, bisected to the last bit."""
-    x = _grid()
+@functools.cache
+def _wide_grid() -> np.ndarray:
+    tail = np.geomspace(50.0, 1e9, 1001)[1:]
+    return np.concatenate([-tail[::-1], _grid(), tail])
+
+
+def _roots(function: Callable[[Any], np.ndarray], wide: bool = False) -> list[float]:
+    """Isolated roots of a function on [−50, 50]: sign changes on a grid of 0.005, bisected to the last bit.
+
+    wide: further out too, on a grid that grows by 2 %.
+    """
+    x = _wide_grid() if wide else _grid()
     sign = np.sign(function(x))
     zero = (sign == 0) & (np.roll(sign, 1) != 0) & (np.roll(sign, -1) != 0)
     roots = [float(r) for r in x[zero]]
     # A flat stretch of zeros ends in a breakpoint, which is found by itself; only + to − and − to + are roots.
-    for i in np.flatnonzero(sign[:-1] * sign[1:] < 0):
-        low, high, left = x[i], x[i + 1], sign[i]
-        while low < (middle := (low + high) / 2) < high:
-            if np.sign(function(middle)) == left:
-                low = middle
-            else:
-                high = middle
-        roots.append(float(high))
-    return sorted(set(roots))
+    crossing = np.flatnonzero(sign[:-1] * sign[1:] < 0)
+    low, high, left = x[crossing], x[crossing + 1], sign[crossing]
+    while ((low < (middle := (low + high) / 2)) & (middle < high)).any():
+        before = np.sign(function(middle)) == left
+        low, high = np.where(before, middle, low), np.where(before, high, middle)
+    return sorted({*roots, *map(float, high)})

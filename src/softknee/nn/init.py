@@ -162,10 +162,7 @@ def site_gain(site: Site) -> float:
 def _gain(activation: str | Activation, forward: bool, parameters: dict[str, float]) -> float:
     entry = get(activation)
     found = facts(entry, **parameters)
-    try:
-        value = found.gain if forward else found.backward_gain
-    except ZeroDivisionError:
-        value = math.inf
+    value = found.gain if forward else found.backward_gain
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{entry.name} has no gain at these parameters: E[f(z)²] is 0 or not finite")
     return value

@@ -527,3 +527,55 @@ def test_ones_own_activation_needs_no_registration():
         assert "definition" not in site.to_dict()
     (declared,) = softknee.identify(own)
     assert declared.definition is own
+
+
+def masked(x):
+    x[x < 0] = 0
+    return x
+
+
+class Masked(nn.Module):
+    def forward(self, x):
+        return masked(x)
+
+
+def test_assignment_to_a_mask_is_an_activation():
+    assert found(between(masked), torch.randn(4, 6), "evidence") == [("#0", "relu", "inferred")]
+    assert found(mlp(Masked()), torch.randn(4, 6), "evidence") == [("1#0", "relu", "inferred")]
+
+
+def test_which_of_two_activations_is_the_gate():
+    both = {"a": nn.Linear(6, 6), "b": nn.Linear(6, 6), "c": nn.Linear(6, 1)}
+    wavenet = Wrap(lambda m, x: torch.tanh(m.a(x)) * torch.sigmoid(m.b(x)), **both)
+    assert found(wavenet, torch.randn(4, 6), "role") == [("#0", "tanh", "hidden"), ("#1", "sigmoid", "gate")]
+    broadcast = Wrap(lambda m, x: torch.relu(m.a(x)) * F.softplus(m.c(x)), **both)
+    assert found(broadcast, torch.randn(4, 6), "role") == [("#0", "relu", "hidden"), ("#1", "softplus", "gate")]
+
+
+def test_a_hook_that_applies_an_activation_is_seen_where_it_is_applied():
+    model = mlp(nn.ReLU())
+    model[0].register_forward_hook(lambda module, inputs, output: F.softplus(output))
+    model[1].register_forward_pre_hook(lambda module, inputs: (torch.tanh(inputs[0]),))
+    keys = [("#0", "softplus"), ("#1", "tanh"), ("1#0", "relu")]
+    assert found(model, torch.randn(4, 6)) == keys
+    assert len(model[0]._forward_hooks) == 1 and not model[2]._forward_hooks
+
+
+def test_a_scripted_part_is_passed_over_and_said_to_be():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        scripted = torch.jit.script(mlp(nn.ELU(), width=6))
+    model = Wrap(lambda m, x: torch.relu(m.inner(x)), inner=scripted)
+    census = identify(model, torch.randn(4, 6))
+    assert [site.activation for site in census] == ["relu"]
+    assert census.notes == ("inner is TorchScript, whose activations cannot be seen",)
+    assert model.training and scripted.training
+
+
+def test_a_class_is_no_model():
+    with pytest.raises(InputError, match="got the class ReLU: make one"):
+        identify(nn.ReLU)
+
+
+def test_a_function_that_works_in_place():
+    assert identify(torch.relu_).sites[0].activation == "relu"

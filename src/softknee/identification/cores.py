@@ -77,7 +77,7 @@ class Regions:
                 continue
             given = trace.varying(step)
             out = step.outputs[0]
-            if len(given) == 0 or not (pointwise(step) or trace.hands_on(step)):
+            if len(given) == 0 or not (pointwise(step) or trace.hands_on(step) or self._masks(step)):
                 continue
             roots = {self.root[v] for v in given}
             shapes = {trace.values[v].shape for v in (*given, *roots, out)}
@@ -85,6 +85,12 @@ class Regions:
                 root = roots.pop()
                 self.root[out] = root
                 self.members.setdefault(root, []).append(step)
+
+    def _masks(self, step: Step) -> bool:
+        """Whether the step is `x[condition] = number`, which is elementwise too."""
+        if step.name != "setitem" or len(step.arguments) != 3 or not isinstance(step.arguments[1], Reference):
+            return False
+        return self.trace.values[step.arguments[1].value].dtype == torch.bool
 
     def cores(self) -> Iterator[Core]:
         """Every core, regions in the order of execution, no step in two of them."""
@@ -250,7 +256,10 @@ class Regions:
                 elif step.is_module:
                     result = modules[id(step.symbol)].to(x.dtype)(*mapped(given[0], _fresh), **given[1])
                 else:
-                    result = step.symbol(*mapped(given[0], _fresh), **mapped(given[1], _fresh))
+                    arguments = mapped(given[0], _fresh)
+                    result = step.symbol(*arguments, **mapped(given[1], _fresh))
+                    if step.name == "setitem":
+                        result = arguments[0]
                 held[step.outputs[0]] = result
             return held[last]
 

@@ -151,7 +151,7 @@ def match_values(
 def _evaluate(function: Any, points: tuple[np.ndarray, ...], dtype: torch.dtype) -> tuple[np.ndarray, torch.dtype]:
     failure: Exception | None = None
     for kind in dict.fromkeys((dtype, torch.float32)):
-        tensors = [torch.as_tensor(p).to(kind) for p in points]
+        tensors = [torch.tensor(p, dtype=kind) for p in points]  # copies: the function may work in place
         try:
             with torch.no_grad():
                 result = function(*tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -44,9 +45,10 @@ def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.
     """
     if not isinstance(model, nn.Module):
-        if callable(model):
+        if callable(model) and not isinstance(model, type):
             return _of_function(model)
-        raise InputError(f"model must be a torch.nn.Module or a function of a tensor, got {type(model).__name__}")
+        got = f"the class {model.__name__}: make one" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"model must be a torch.nn.Module or a function of a tensor, got {got}")
     model = original(model)
     _check(model)
     if example_inputs is None:
@@ -246,9 +248,13 @@ class _Reading:
         self._roles()
         sites = [entry[1] for entry in self.sites]
         affines = self._affines()
+        scripted = [path for path, m in self.model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+        outermost = [path for path in scripted if path.rpartition(".")[0] not in scripted]
+        notes = tuple(f"{path} is TorchScript, whose activations cannot be seen" for path in outermost)
         return Census(
-            type(self.model).__name__, tuple(sites), self._head(), _blocks(self.model, sites), collapses(trace), affines
-        )
+            type(self.model).__name__, tuple(sites), self._head(), _blocks(self.model, sites), collapses(trace),
+            affines, notes=notes,
+        )  # fmt: skip
 
     def _open_custom_modules(self) -> None:
         """Custom leaf modules that are elementwise stay one step; others give way to the steps inside them.
@@ -423,7 +429,7 @@ class _Reading:
             given = trace.varying(step)
             if step.name not in ("mul", "rmul") or len(given) != 2:
                 continue
-            for gate, up in (given, given[::-1]):
+            for gate, up in sorted((given, given[::-1]), key=lambda pair: self._gating(pair[0], outputs)):
                 at = outputs.get(trace.back(gate))
                 if at is None:
                     continue
@@ -439,6 +445,13 @@ class _Reading:
                     site = replace(site, activation=name, note="; ".join(filter(None, (site.note, word))))
                 self.sites[at] = (order, site, first, last)
                 break
+
+    def _gating(self, value: int, outputs: Mapping[int, int]) -> tuple[int, bool]:
+        """Sorts which of two activations gates the other: the one that is broadcast, then the one within [0, 1]."""
+        at = outputs.get(self.trace.back(value))
+        act = None if at is None else self.sites[at][1].definition
+        within = act is not None and act.kind == "elementwise" and act.facts.range == (0.0, 1.0)
+        return math.prod(self.trace.values[value].shape), not within
 
     def _apart(self, gate: int, up: int, outputs: Mapping[int, int]) -> bool:
         """Whether gate and up come from two values, and up is not itself an activation's output."""

@@ -237,6 +237,8 @@ class Observer:
         every = self._functional or self._entered is not None or self._left is not None
         try:
             for path, module in self.model.named_modules():
+                if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; its calls cannot be seen
+                    continue
                 entry = self._custom.get(path) or self._tables.of_module(module)
                 if entry is not None:
                     self._hook(module, self._module_enters(path, entry), self._module_leaves(path))
@@ -269,8 +271,9 @@ class Observer:
         self._stop()
 
     def _hook(self, module: nn.Module, enters: Any, leaves: Any) -> None:
+        # inside the hooks that the module has of its own: what those apply is not the module's doing
         self._handles.append(module.register_forward_pre_hook(enters, with_kwargs=True))
-        self._handles.append(module.register_forward_hook(leaves, always_call=True))
+        self._handles.append(module.register_forward_hook(leaves, always_call=True, prepend=True))
 
     def _tell(self, callback: Callable[..., Any] | None, *arguments: Any) -> None:
         """Calls back from a hook, with the mode off: what a callback computes is not the model's doing."""

@@ -23,7 +23,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """
     modules = list(model.modules())
     # a forward may set attributes (a cache, a counter): the dictionaries are restored as they were
-    attributes = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers), dict(m._modules)) for m in modules]
+    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    modes = [(m, m.training) for m in modules]
+    attributes = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers), dict(m._modules)) for m in plain]
     tensors = [t for t in (*model.parameters(), *model.buffers()) if not t.is_meta]
     copies = [(t, t.detach().clone(), t._version) for t in tensors if not t.is_inference()]
     devices = sorted({t.device.index or 0 for t in tensors if t.device.type == "cuda"})
@@ -43,6 +45,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         random.setstate(states[0])
         np.random.set_state(states[1])
+        for module, training in modes:
+            module.training = training
         for module, fields, parameters, buffers, children in attributes:
             _put_back(module.__dict__, fields)
             _put_back(module._parameters, parameters)

@@ -119,6 +119,7 @@ def main() -> int:
         "torch": torch.__version__,
         "softknee": softknee.__version__,
         "targets": {"every=1": TARGET_EVERY_STEP, "default": TARGET_DEFAULT},
+        "every=1": "activations at every step, from one row in four; gradients, updates and outputs at every 16th",
         "weights_bit_identical": True,
         "variants": {},
     }

@@ -399,6 +399,15 @@ def test_over_confidence() -> None:
     assert not found(softknee.diagnose(model, (x, y)), "over_confidence")  # sure, and right
 
 
+def test_a_model_that_learned_nothing_is_not_called_over_confident() -> None:
+    """Surer than it is right, as every untrained model is: near miss."""
+    x, y = clusters()
+    model = mlp(2)
+    with torch.no_grad():
+        model[-1].weight.mul_(6)
+    assert not found(softknee.diagnose(model, (x, y.roll(7))), "over_confidence")
+
+
 # -- what cannot be judged
 
 

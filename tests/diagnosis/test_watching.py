@@ -384,3 +384,42 @@ def test_reused_modules_keep_their_keys_when_hooked_lightly() -> None:
     with torch.no_grad():
         z = net[2](torch.tanh(net[0](data()[0])))
     assert stats[1].input_mean == pytest.approx(z.mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_input_overwritten_later_in_the_forward_is_read_before(grad: bool) -> None:
+    class Overwrites(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(8, 16), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.layer(x)
+            y = self.act(h)
+            h.fill_(-1.0)
+            return y
+
+    net = Overwrites()
+    with softknee.watch(net, every=1) as w, torch.set_grad_enabled(grad):
+        for _ in range(8):
+            net(torch.randn(32, 8))
+            w.log(loss=1.0)
+    (site,) = w.report().stats()
+    assert site.dead == 0
+    assert site.zeros is not None and site.zeros < 0.9
+
+
+def test_ones_own_activation_is_watched_without_registration() -> None:
+    @softknee.elementwise
+    def own(x, ops, *, a=1.0):  # type: ignore[no-untyped-def]
+        """x·tanh(a·x)."""
+        return x * ops.tanh(a * x)
+
+    net = nn.Sequential(nn.Linear(8, 16), own.module(a=2.0), nn.Linear(16, 2))
+    with softknee.watch(net, every=1) as w:
+        for _ in range(6):
+            net(torch.randn(32, 8))
+            w.log(loss=1.0)
+    (site,) = w.report().stats()
+    assert site.activation == "own" and site.dead == 0 and site.exact_gain == pytest.approx(own.facts.gain_with(a=2.0))
+    assert "definition" not in site.to_dict()

@@ -109,6 +109,7 @@ def _diagnose(
                     trouble = f"{type(problem).__name__}: {problem}"
                 observer = Observer(model, probe.before, probe.after, census=census).__enter__()
             probe.step, probe.live = step, True
+            probe.begin_forward()
             for value in (*batch.args, *batch.kwargs.values()):
                 if isinstance(value, Tensor) and value.is_floating_point():
                     probe.record("input", value)
@@ -117,6 +118,7 @@ def _diagnose(
             with torch.set_grad_enabled(differentiate):
                 output = model(*batch.args, **batch.kwargs)
             probe.live = False
+            probe.end_forward()
             result = output_tensor(output)
             if result is not None and result.is_floating_point():
                 probe.record("output", result)

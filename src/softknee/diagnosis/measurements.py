@@ -211,6 +211,7 @@ def describe(sums: Sums, site: Site | None, layers: Mapping[str, LayerStatistics
         gain=layer.gain if layer is not None else None,
         exact_gain=exact_gain(sums.activation, site.parameters if site is not None else {}),
         gradient_norm=layer.gradient_norm if layer is not None else None,
+        definition=sums.activation,
     )
 
 

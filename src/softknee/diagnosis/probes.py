@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from softknee import catalog
 from softknee.errors import SoftkneeError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ HELD_ELEMENTS = 1 << 16
 """Inputs up to this size are held until the forward ends and looked at together; larger ones at once."""
 TOTALS = 256
 """Whole-tensor sums held back before they are looked at."""
-PARTS = 4
+PARTS = 2
 """Parts over time into which a full buffer is reduced."""
 SEGMENTS = 16
 """Parts kept of a site; when there are more, neighbours merge."""
@@ -370,8 +369,8 @@ class _Slot:
         self.partial = count < shape.numel()
         self.trivial = not self.partial and len(shape) == 2 and unit_dim in (-1, 1)
         self.row = self.fill = 0
-        self.pile: list[tuple[str, Tensor]] | None = None
-        """Where its inputs wait, alike with others, for the forward to end; None: they are looked at at once."""
+        self.pile: list[tuple[_Slot, Tensor, int]] | None = None
+        """Where its inputs wait, with its group's others, for the forward to end; None: they are copied at once."""
         self.steps: list[int] = []
 
     def bind(self, group: _Group) -> None:
@@ -408,8 +407,8 @@ class Probe:
     """Callbacks for an observer of activation calls, and what they measured.
 
     `unit_dim(key, shape)` tells which dimension of a site's tensor holds its units; `rows` are sampled per call,
-    `calls` of a site are reduced together, one row in `thin`. `before` and `after` are to be
-    called just before and just after an activation is applied; `end_step` once per sampled training step.
+    `calls` of a site are reduced together, one row in `thin`. `before` and `after` are to be called just before and
+    just after an activation is applied, between `begin_forward` and `end_forward`; `end_step` once per sampled step.
     """
 
     def __init__(
@@ -425,9 +424,7 @@ class Probe:
         """Off: calls are ignored."""
         self.first_nonfinite: dict[str, int] = {}
         """Key → first step at which `check` found a value that is not finite."""
-        self.copying = True
-        """Off: inputs are only looked at for values that are not finite."""
-        self._piles: dict[Any, list[tuple[str, Tensor]]] = {}
+        self._piles: dict[Any, list[tuple[_Slot, Tensor, int]]] = {}
         self._totals: list[tuple[tuple[str, ...], int, Tensor]] = []
         self._slots: dict[str, _Slot] = {}
         self._all: dict[tuple[Any, ...], _Slot] = {}
@@ -441,11 +438,8 @@ class Probe:
         key = call.key
         value = call.inputs[0]
         slot = self._slots.get(key)
-        if slot is not None and not self.copying:
-            if slot.pile is None or slot.shape != value.shape:
-                self.check(key, value)
-            else:
-                slot.pile.append((key, value))
+        if slot is not None and slot.pile is not None and slot.shape == value.shape and not value.is_inference():
+            slot.pile.append((slot, value, value._version))
             return
         if slot is not None and slot.trivial and slot.fill < slot.calls and slot.shape == value.shape:
             slot.into[slot.fill].copy_(value.detach())  # what follows, for the usual case
@@ -457,13 +451,13 @@ class Probe:
             if not _measurable(value) or (activation is not None and activation.kind == "gated"):
                 return
             slot = self._slot(key, value, activation, call.parameters)
-            if not call.inplace and value.numel() <= HELD_ELEMENTS:
-                slot.pile = self._piles.setdefault((value.shape, value.dtype, value.device), [])
+            if slot.trivial and not call.inplace and value.dtype == slot.group.dtype and value.numel() <= HELD_ELEMENTS:
+                slot.pile = self._piles.setdefault(id(slot.group), [])
         self._copy(slot, value)
 
     def after(self, call: Any, output: Any) -> None:
         """Sample the output, where it cannot be recomputed from the input."""
-        if not (self.live and self.copying):
+        if not self.live:
             return
         slot = self._slots.get(call.key)
         if slot is None:
@@ -493,14 +487,30 @@ class Probe:
         self._totals.append(((key,), self.step, value.detach().sum(dtype=torch.float32)))
 
     def end_forward(self) -> None:
-        """Look at the inputs held back since the forward began, all at once, and let them go."""
+        """Sample the inputs held back since the forward began, all at once, and let them go."""
         for pile in self._piles.values():
             if pile:
-                keys, values = zip(*pile, strict=True)
-                with torch.no_grad():
-                    total = torch.stack(values).flatten(1).sum(1, dtype=torch.float32)
-                self._totals.append((keys, self.step, total))
+                self._copy_all(pile)
                 pile.clear()
+
+    def _copy_all(self, pile: list[tuple[_Slot, Tensor, int]]) -> None:
+        """One copy for all sites of a group where each ran once, in order; else one each."""
+        for slot, value, version in pile:
+            if value._version != version:  # overwritten since: this one is lost, and from now on copied at once
+                slot.pile = None
+        pile = [entry for entry in pile if entry[0].pile is not None]
+        if not pile:
+            return
+        slots = [slot for slot, _, _ in pile]
+        group, fill = slots[0].group, slots[0].fill
+        if slots == group.slots and fill < group.calls and all(slot.fill == fill for slot in slots):
+            torch._foreach_copy_([slot.into[fill] for slot in slots], [value.detach() for _, value, _ in pile])
+            for slot in slots:
+                slot.steps.append(self.step)
+                slot.fill = fill + 1
+            return
+        for slot, value, _ in pile:
+            self._copy(slot, value)
 
     def begin_forward(self) -> None:
         """Forget what a forward that failed has left."""
@@ -623,7 +633,7 @@ def _pure(activation: Activation | None) -> bool:
 
 def recomputable(site: Site) -> bool:
     """Whether a probe can do without this site's outputs."""
-    return site.activation is not None and _pure(catalog.get(site.activation))
+    return _pure(site.definition)
 
 
 def unit_dimension(census: Census | None, key: str, shape: torch.Size) -> int:

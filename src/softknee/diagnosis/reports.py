@@ -1,40 +1,25 @@
 """What a diagnosis says: `Finding`, `SiteStatistics`, `LayerStatistics` and the `Report` that holds them.
 
 Plain frozen results. They measure nothing and judge nothing; they know how to be read by a person (`str`) and by a
-machine (`to_dict`, plain JSON types, NaN and infinities as strings).
+machine (`to_dict`, by the rules of `softknee.plain`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from softknee.plain import plain, plain_fields
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from softknee.catalog import Activation
     from softknee.diagnosis.repairs import Plan
     from softknee.identification import Census
 
 SEVERITIES = ("info", "warning", "critical")
-
-
-def plain(value: Any) -> Any:
-    """`value` in JSON types only; NaN and infinities become the strings "nan", "inf", "-inf"."""
-    if isinstance(value, bool) or value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value)
-
-
-def _fields(result: Any) -> dict[str, Any]:
-    return {entry.name: plain(getattr(result, entry.name)) for entry in fields(result)}
 
 
 @dataclass(frozen=True)
@@ -64,7 +49,7 @@ class Finding:
         return f"{self.symptom}@{self.site}"
 
     def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **_fields(self)}
+        return {"id": self.id, **plain_fields(self)}
 
     def __str__(self) -> str:
         return f"[{self.severity}] {self.title} at {self.site}: {self.message}"
@@ -109,13 +94,15 @@ class SiteStatistics:
     """1/√E[f(z)²], z ~ N(0, 1)."""
     gradient_norm: float | None = None
     """Norm of the gradient of that layer's weight, median over the sampled steps."""
+    definition: Activation | None = field(default=None, repr=False, compare=False)
+    """The activation itself; not part of `to_dict()`."""
 
     @property
     def dead_share(self) -> float | None:
         return None if self.dead is None or not self.units else self.dead / self.units
 
     def to_dict(self) -> dict[str, Any]:
-        return _fields(self)
+        return plain_fields(self, leave_out=("definition",))
 
 
 @dataclass(frozen=True)
@@ -136,7 +123,7 @@ class LayerStatistics:
     largest_update_ratio: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        return _fields(self)
+        return plain_fields(self, leave_out=("definition",))
 
 
 @dataclass(frozen=True)

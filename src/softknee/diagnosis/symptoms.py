@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from softknee import catalog
 from softknee.diagnosis.measurements import ROWS_NEEDED, Measurement, median
 from softknee.diagnosis.reports import Finding, SiteStatistics
 
@@ -625,7 +624,10 @@ def over_confidence(m: Measurement) -> list[Finding]:
         sure_wrong = c.confident_accuracy + 2 * error < CONFIDENT_ACCURACY
     gap = c.mean_confidence - c.accuracy
     noise = math.sqrt(max(c.accuracy * (1 - c.accuracy), 1e-4) / c.rows)
-    if not (sure_wrong or gap - 2 * noise >= GAP):
+    # A model that answers no better than chance has not learned; that it is not unsure of it is the lesser news.
+    features = m.census.head.features if m.census is not None and m.census.head is not None else None
+    learned = features is None or max(c.accuracy, c.train_accuracy or 0.0) - 2 * noise > 1 / max(features, 2)
+    if not (sure_wrong or (learned and gap - 2 * noise >= GAP)):
         return []
     evidence: dict[str, float | int | str] = {
         "rows": c.rows,
@@ -767,10 +769,9 @@ def _chance(m: Measurement) -> float | None:
 
 def _bounded(site: SiteStatistics) -> bool:
     """Whether the activation is flat on both sides."""
-    if site.activation is None:
+    if site.definition is None or site.definition.kind == "normalizer":
         return False
-    limits = catalog.get(site.activation).limits
-    return limits is not None and all(math.isfinite(limit) for limit in limits)
+    return all(math.isfinite(end) for end in site.definition.facts.range)
 
 
 def _deliberate(m: Measurement, paths: Sequence[str]) -> bool:

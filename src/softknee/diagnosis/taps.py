@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from softknee import catalog
 from softknee.identification import Census, Site
 from softknee.identification.observation import original
 
@@ -24,7 +23,7 @@ class Tap:
 
     def __init__(self, site: Site, module: nn.Module) -> None:
         self.key, self.path, self.parameters = site.key, site.path, site.parameters
-        self.activation = None if site.activation is None else catalog.get(site.activation)
+        self.activation = site.definition
         self.inplace = bool(getattr(module, "inplace", False))
         self.inputs: tuple[Tensor, ...] = ()
 

@@ -9,13 +9,13 @@
             w.log(loss=loss)
     print(w.report())
 
-Every `every`-th training step is measured, and a few of the first (below `every=4` in full every eighth time, else
-only whether all is finite: the first value that is not is found either way). Given the optimizer, a step is a call of
-`optimizer.step()`: gradients are read just before it (after clipping and unscaling), weights around it, and it does
-not matter where `log` is called.
-Without it, a step is a call of `log(loss=…)`, and gradients are read there if it stands between `backward()` and
-`zero_grad()`. Gradient accumulation is several forwards in one step. Forwards in evaluation mode or without grad are
-left out, unless there are no others.
+Every `every`-th training step is measured, and a few of the first. (Below `every=4` the activations are, of each batch
+one row in four; gradients, updates and outputs, which are dearer and change slowly, every sixteenth time.)
+
+Given the optimizer, a step is a call of `optimizer.step()`: gradients are read just before it (after clipping and
+unscaling), weights around it, and it does not matter where `log` is called. Without it, a step is a call of
+`log(loss=…)`, and gradients are read there if it stands between `backward()` and `zero_grad()`. Gradient accumulation is
+several forwards in one step. Forwards in evaluation mode or without grad are left out, unless there are no others.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ if TYPE_CHECKING:
 
 
 SPARSE = 3
-"""Up to this interval only every `APART`-th measured step is measured in full (samples, gradients, updates); at the
-others it is looked at whether input, sites and loss are finite."""
-APART = 8
-THIN = 2
+"""Up to this interval gradients, updates and outputs are read at every `APART`-th measured step only."""
+APART = 16
+THIN = 4
 """One sampled row in so many is reduced when every step is measured; whether all are finite is still looked at."""
 
 
@@ -157,7 +156,6 @@ class Watch:
             self._identify(args, kwargs)
         self._probe.step = self.step
         self._probe.live = True
-        self._probe.copying = self._due
         self._probe.begin_forward()
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and value.is_floating_point():
@@ -183,7 +181,7 @@ class Watch:
             return
         self._probe.live = False
         self._probe.end_forward()
-        value = output_tensor(output) if self._probe.copying else None
+        value = output_tensor(output) if self._due else None
         if value is not None and value.is_floating_point() and value.numel():
             self._probe.record("output", value)
             if value.dim() > 1 and value.shape[-1] > 1:
@@ -300,7 +298,8 @@ def watch(
 ) -> Watch:
     """Watch `model` in a `with` block while it trains; `w.log(loss=…)` notes the loss, `w.report()` judges.
 
-    every: measure one training step in so many; before the first of them also steps 1, 2, 4, 8 and so on. scaler: the
+    every: measure one training step in so many; before the first of them also steps 1, 2, 4, 8 and so on. (Below 4 the
+    activations at each, gradients, updates and outputs at every sixteenth of them.) scaler: the
     GradScaler in use, only needed without an optimizer (then call `log` before `scaler.step`). Outputs stay
     bit-identical, memory bounded, and every hook is gone when the block ends, also on an exception. The first forward
     is run once more to identify the model.

@@ -14,8 +14,8 @@ one row in four; gradients, updates and outputs, which are dearer and change slo
 
 Given the optimizer, a step is a call of `optimizer.step()`: gradients are read just before it (after clipping and
 unscaling), weights around it, and it does not matter where `log` is called. Without it, a step is a call of
-`log(loss=…)`, and gradients are read there if it stands between `backward()` and `zero_grad()`. Gradient accumulation is
-several forwards in one step. Forwards in evaluation mode or without grad are left out, unless there are no others.
+`log(loss=…)`, and gradients are read there if it stands between `backward()` and `zero_grad()`. Gradient accumulation
+is several forwards in one step. Forwards in evaluation mode or without grad are left out, unless there are no others.
 """
 
 from __future__ import annotations

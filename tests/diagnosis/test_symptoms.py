@@ -404,7 +404,10 @@ def test_a_model_that_learned_nothing_is_not_called_over_confident() -> None:
     x, y = clusters()
     model = mlp(2)
     with torch.no_grad():
-        model[-1].weight.mul_(6)
+        model[-1].weight.mul_(20)
+        confidence = model(x).softmax(-1).amax(-1)
+    right = (model(x).argmax(-1) == y.roll(7)).float().mean()
+    assert confidence.mean() - right > 0.2 and not (confidence > 0.99).any()
     assert not found(softknee.diagnose(model, (x, y.roll(7))), "over_confidence")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,16 @@ not_a_model = 3
 
 def broken():
     raise RuntimeError("no <weights> here")
+
+
+def exits():
+    raise SystemExit(0)
+
+
+class Talking(nn.Module):
+    def forward(self, x):
+        print("running")
+        return torch.relu(x)
 """
 
 
@@ -84,6 +95,30 @@ def test_identify(run, target, tmp_path):
     assert code == 0 and "declared" in out
 
 
+def test_what_the_model_prints_is_not_our_output(run, target):
+    code, out, err = run("identify", f"{target}:Talking", "-i", "float32[2,6]", "--json")
+    assert code == 0 and json.loads(out)["sites"] and set(err.split()) == {"running"}
+    code, out, err = run("diagnose", f"{target}:Talking", "-i", "float32[8,6]", "--json")
+    assert code == 0 and json.loads(out) and "running" in err
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"], ["env"], ["env", "--json"]])
+def test_a_reader_that_leaves_is_no_verdict(arguments):
+    command = Path(sys.executable).parent / "softknee"
+    with subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 141
+
+
+def test_a_terminal_without_unicode():
+    command = Path(sys.executable).parent / "softknee"
+    for options in ([], ["--json"]):
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run([command, "show", "silu", *options], capture_output=True, env=environment, timeout=60)
+        assert done.returncode == 0 and b"Sigmoid-weighted linear unit, x??(x)" in done.stdout
+
+
 def test_diagnose(run, target):
     code, out, _ = run("diagnose", f"{target}:build", "--data", f"{target}:data", "--json")
     assert code == 0 and json.loads(out)["verdict"]
@@ -132,6 +167,7 @@ def test_env(run):
         (["identify", "build"], "pkg.module:build"),
         (["identify", "{target}:not_a_model"], "it must be a torch.nn.Module"),
         (["identify", "{target}:broken"], "no <weights> here"),
+        (["identify", "{target}:exits"], "it called sys.exit(0)"),
         (["identify", "{target}:build", "-i", "float33[2,6]"], "float33"),
         (["identify", "{target}:build", "-i", "float32[2,7]"], "mat1 and mat2"),
         (["diagnose", "{target}:build"], "--data"),

@@ -1,10 +1,14 @@
 """The command line: `softknee list | show | identify | diagnose | compare | demo | env`.
 
 Errors are one line on standard error and exit code 2; a traceback only with --debug. Exit code 1 is a gate's "no".
+Standard output is ours alone: what the modules, models and data named as targets print goes to standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no "σ" shows "?"
     try:
         sys.exit(_main(arguments, debug))
     except KeyboardInterrupt:
@@ -54,13 +61,17 @@ def main(arguments: list[str] | None = None) -> None:
 def _main(arguments: list[str], debug: bool) -> int:
     try:
         result = app(arguments, prog_name="softknee", standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except typer.Exit as stop:
         return stop.exit_code
     except typer.Abort:
         raise KeyboardInterrupt from None
-    except BrokenPipeError:
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit) as stop:
+        # Typer and Rich make exit code 1, a gate's "no", of a reader that has had enough: `softknee list | head -1`.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor may the flush at exit complain
         return 141
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -139,7 +150,10 @@ def identify_command(target: Target, inputs: Inputs = None, as_json: Json = Fals
     """Which activations a model really applies, and how that is known."""
     from .identification import identify, load_target, parse_inputs
 
-    _show(identify(load_target(target), parse_inputs(inputs) if inputs else None), as_json, output)
+    example = parse_inputs(inputs) if inputs else None
+    with contextlib.redirect_stdout(sys.stderr):
+        census = identify(load_target(target), example)
+    _show(census, as_json, output)
 
 
 @app.command("diagnose")
@@ -160,12 +174,13 @@ def diagnose_command(
 
     if (data is None) == (not inputs):
         raise InputError("give either --data, or --input for random numbers of that shape")
-    model = load_target(target)
-    if data is not None:
-        report = diagnose(model, load_data(data))
-    else:
-        example = parse_inputs(inputs or [])
-        report = diagnose(model, example[0] if isinstance(example, tuple) and len(example) == 1 else example)
+    example = parse_inputs(inputs) if inputs else None
+    with contextlib.redirect_stdout(sys.stderr):
+        model = load_target(target)
+        if data is not None:
+            report = diagnose(model, load_data(data))
+        else:
+            report = diagnose(model, example[0] if isinstance(example, tuple) and len(example) == 1 else example)
     _show(report, as_json, output)
     if not as_json and report.causes:
         from .report import render

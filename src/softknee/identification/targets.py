@@ -24,7 +24,7 @@ def load_target(target: str) -> nn.Module:
         return found
     if not callable(found):
         kind = type(found).__name__
-        raise InputError(f"{target} is a {kind}; it must be a torch.nn.Module or a function that returns one")
+        raise InputError(f"{target} is of type {kind}; it must be a torch.nn.Module or a function that returns one")
     model = call(found, target)
     if not isinstance(model, nn.Module):
         raise InputError(f"{target} returned a {type(model).__name__}; it must return a torch.nn.Module")
@@ -41,8 +41,15 @@ def call(function: Any, target: str) -> Any:
     """`function()`; what it raises becomes an InputError that names the target."""
     try:
         return function()
-    except Exception as error:
-        raise InputError(f"{target} could not be called without arguments: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{target} could not be called without arguments: {_spelled(error)}") from error
+
+
+def _spelled(error: BaseException) -> str:
+    # a script that was not meant to be imported ends in sys.exit(main())
+    return (
+        f"it called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    )
 
 
 def load_object(target: str) -> Any:
@@ -73,9 +80,9 @@ def _file(path: str, target: str) -> Any:
     sys.modules[name] = module  # dataclasses look their module up while it is made
     try:
         specification.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise InputError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path} could not be imported: {_spelled(error)}") from error
     finally:
         sys.path.remove(folder)
     return module
@@ -86,8 +93,8 @@ def _module(name: str, target: str) -> Any:
     sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        raise InputError(f"{name} could not be imported (for {target!r}): {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{name} could not be imported (for {target!r}): {_spelled(error)}") from error
     finally:
         if here in sys.path:
             sys.path.remove(here)

@@ -32,7 +32,7 @@ def main() -> int:
             *QUIET,
             "--hide-scrollbars",
         ]
-        command += [f"--user-data-dir={folder}/browser", "--window-size=1180,1560", f"--screenshot={TARGET}"]
+        command += [f"--user-data-dir={folder}/browser", "--window-size=1180,2010", f"--screenshot={TARGET}"]
         TARGET.parent.mkdir(exist_ok=True)
         subprocess.run([*command, (Path(folder) / "report.html").as_uri()], check=True, capture_output=True, timeout=60)
     print(f"{TARGET} ({TARGET.stat().st_size // 1024} KiB)")

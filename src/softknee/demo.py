@@ -130,8 +130,8 @@ def _run(output: Path, seed: int, epochs: int, out: Console) -> tuple[Story, boo
     out.print(
         f"[bold]softknee demo[/]  {HIDDEN_LAYERS} hidden layers × {WIDTH} ReLU, PyTorch's own initialisation, SGD "
         f"{LEARNING_RATE}, {epochs} epochs, seed {seed}\n"
-        f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test rows of handwritten digits"
-        f"\n{overlap(data.train, data.test)}",
+        f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test rows of handwritten "
+        f"digits; {overlap(data.train, data.test)}",
         highlight=False,
     )
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,6 +97,10 @@ def test_layouts():
         (lambda: softknee.get("swiglu")(X), "takes gate and up as tensors, got Tensor"),
         (lambda: softknee.get("gelo"), "did you mean 'gelu'"),
         (lambda: SF.elu(X, alpha="1"), "must be a number or a tensor, got str"),
+        (lambda: SF.softmax(X, -1, inplace=True), "softmax is normalizer and does not work in place"),
+        (lambda: SF.swiglu(X, X, inplace=True), "swiglu is gated and does not work in place"),
+        (lambda: softknee.get("elu").derivative(1.0, wrt="beta"), "wrt='beta' is unknown; it must be one of x, alpha"),
+        (lambda: softknee.get("elu").derivative(1.0, order=-1), "order must be a whole number of at least 0, got -1"),
     ],
 )
 def test_errors_say_what_would_be_right(call, message):
@@ -108,6 +113,15 @@ def test_too_many_arguments():
         SF.silu(X, True, 1, 2)
     with pytest.raises(TypeError, match="twice"):
         SF.elu(X, 1.0, alpha=2.0)
+    with pytest.raises(TypeError, match="got 2 arguments"):
+        SF.gelu(X, "tanh", True)
+    with pytest.raises(TypeError, match="twice"):
+        SF.gelu(X, "none", approximate="tanh")
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert torch.equal(SF.elu(X, alpha=np.float32(0.5)), SF.elu(X, alpha=0.5))
+    assert torch.equal(SF.leaky_relu(X, np.float64(0.5)), SF.leaky_relu(X, 0.5))
 
 
 def test_a_mode_sees_the_activation():
@@ -167,6 +181,7 @@ def test_softmax_of_half_precision_is_rounded_once(name, dtype):
 
 def test_softmax_of_a_scalar_and_of_integers_with_a_dtype():
     assert SF.softmax(torch.tensor(2.0), 0, temperature=2.0).item() == 1.0
+    assert SF.softmax(X.to("meta"), -1, temperature=torch.tensor(2.0, device="meta")).shape == X.shape
     integers = torch.arange(6).view(2, 3)
     assert torch.equal(SF.softmax(integers, 1, dtype=torch.float32), F.softmax(integers, 1, dtype=torch.float32))
     with pytest.raises(InputError, match="got int64"):
@@ -180,6 +195,8 @@ def test_prelu_weights_per_channel_are_dimension_1(shape):
     torch.testing.assert_close(mine, theirs)
     up = torch.randn(shape)
     torch.testing.assert_close(torch.autograd.grad(mine, (x, weight), up), torch.autograd.grad(theirs, (x, weight), up))
+    slope = torch.autograd.grad(F.prelu(x, weight).sum(), x)[0]
+    torch.testing.assert_close(softknee.get("prelu").slope(x, weight=weight), slope)
     with pytest.raises(InputError, match="weight has 2 channels, .* has 3 in dimension 1"):
         SF.prelu(x, weight[:2])
 

@@ -48,19 +48,22 @@ def _elementwise(activation: Activation) -> Callable[..., Tensor]:
     names = (*activation.parameters, "inplace")
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if args:
-            if len(args) > len(names):
-                raise TypeError(
-                    f"{activation.name} takes input, {', '.join(names)}; got {len(args)} arguments after input"
-                )
-            for name, value in zip(names, args, strict=False):
-                if name in kwargs:
-                    raise TypeError(f"{activation.name} got {name!r} twice")
-                kwargs[name] = value
-        return call(activation, input, **kwargs)
+        return call(activation, input, **_named(activation, names, args, kwargs) if args else kwargs)
 
     parameters = [(p.name, p.default, _POSITIONAL) for p in activation.parameters.values()]
     return _dressed(function, activation, ["input"], [*parameters, ("inplace", False, _POSITIONAL)])
+
+
+def _named(
+    activation: Activation, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments after the input, by name."""
+    if len(args) > len(names):
+        raise TypeError(f"{activation.name} takes input, {', '.join(names)}; got {len(args)} arguments after input")
+    for name in names[: len(args)]:
+        if name in kwargs:
+            raise TypeError(f"{activation.name} got {name!r} twice")
+    return dict(zip(names, args, strict=False)) | kwargs
 
 
 def _variants(activation: Activation) -> Callable[..., Tensor]:
@@ -69,7 +72,8 @@ def _variants(activation: Activation) -> Callable[..., Tensor]:
     ((key, default),) = activation.torch_arguments.items()
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        chosen = kwargs.pop(key, args[0] if args else default)
+        kwargs = _named(activation, (key,), args, kwargs)
+        chosen = kwargs.pop(key, default)
         if ((key, chosen),) not in variants:
             known = ", ".join(repr(v) for ((_, v),) in variants)
             raise InputError(f"{activation.name}: {key}={chosen!r} is unknown; it must be one of {known}")

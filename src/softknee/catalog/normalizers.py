@@ -11,7 +11,7 @@ from .spec import normalizer
 def _tempered(function, x, dim, temperature):
     """function(x/temperature, dim), taken of (x − max x)/temperature: 0 at the maxima, so that ties share as T → 0."""
     if isinstance(temperature, torch.Tensor):
-        if not torch.compiler.is_compiling() and not (temperature > 0).all():
+        if not torch.compiler.is_compiling() and not temperature.is_meta and not (temperature > 0).all():
             raise InputError(f"temperature must be > 0, got {temperature.detach().flatten()[:8].tolist()}")
     elif temperature == 1.0:
         return function(x, dim)

@@ -17,6 +17,7 @@ import math
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,10 +57,11 @@ class Parameter:
         """Raises InputError where `value` is not a number or tensor, or a number outside (low, high)."""
         if isinstance(value, Tensor):
             return
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise InputError(f"{owner}: {self.name} must be a number or a tensor, got {type(value).__name__}")
         # An endpoint that is infinite is allowed: softplus's threshold is ∞ by default.
-        if not (self.low < value < self.high or (math.isinf(value) and value in (self.low, self.high))):
+        number = float(value)
+        if not (self.low < number < self.high or (math.isinf(number) and number in (self.low, self.high))):
             raise InputError(
                 f"{owner}: {self.name}={value!r} is out of range; it must lie in ({self.low}, {self.high})"
             )
@@ -146,7 +148,8 @@ class Activation:
                 known = f"its parameters are {', '.join(self.parameters)}" if self.parameters else "it has none"
                 raise InputError(f"{self.name} has no parameter {name!r}; {known}{closest(name, self.parameters)}")
             self.parameters[name].check(value, self.name)
-        return self.defaults | dict(parameters)
+        given = {name: value if isinstance(value, Tensor) else float(value) for name, value in parameters.items()}
+        return self.defaults | given
 
     @functools.cached_property
     def expression(self) -> Expr:
@@ -173,7 +176,9 @@ class Activation:
 
     def slope(self, *inputs: Tensor, **parameters: Any) -> Tensor:
         """f′ at `inputs` with respect to the first of them, without autograd; shape and dtype of the input."""
-        resolved = self.resolve(parameters)
+        from ..kernels.dispatch import settled
+
+        resolved = settled(self, inputs[0], parameters)
         with torch.no_grad():
             return self._slope.evaluate(*inputs, *(resolved[p] for p in self.parameters))
 
@@ -184,8 +189,13 @@ class Activation:
     def derivative(self, *inputs: Any, order: int = 1, wrt: str | None = None, **parameters: Any) -> Any:
         """The `order`-th derivative with respect to `wrt` (an input or a parameter; the first input unless said).
 
-        NumPy, float64, elementwise. Raises InputError for a normalizer with order > 0.
+        NumPy, float64, elementwise. Raises InputError for a normalizer with order > 0, a negative order, an unknown
+        `wrt`.
         """
+        if not isinstance(order, int) or order < 0:
+            raise InputError(f"{self.name}: order must be a whole number of at least 0, got {order!r}")
+        if wrt is not None and wrt not in self.names:
+            raise InputError(f"{self.name}: wrt={wrt!r} is unknown; it must be one of {', '.join(self.names)}")
         ops = table("numpy")
         arrays = [np.asarray(x, dtype=np.float64) for x in inputs]
         resolved = self.resolve(parameters)
@@ -213,8 +223,15 @@ class Activation:
         import sympy
 
         if self.kind == "normalizer":
-            return {"softmax": r"\frac{e^{x_i/T}}{\sum_j e^{x_j/T}}"}.get(self.name, rf"\mathrm{{{self.name}}}(x)_i")
-        arguments = {name: sympy.Symbol(name, real=True) for name in self.names}
+            softmax = r"\frac{e^{x_i/T}}{\sum_j e^{x_j/T}}"
+            known = {"softmax": softmax, "log_softmax": rf"\log {softmax}"}
+            return known.get(self.name, rf"{_word(self.name)}(x)_i")
+        from sympy.printing.latex import greek_letters_set
+
+        def spelled(name: str) -> str:
+            return name if len(name) == 1 or name in greek_letters_set else _word(name)
+
+        arguments = {name: sympy.Symbol(spelled(name), real=True) for name in self.names}
         inputs = [arguments[name] for name in self.inputs]
         parameters = {name: arguments[name] for name in self.parameters}
         return sympy.latex(self.on(table("sympy"), *inputs, **parameters))
@@ -248,6 +265,11 @@ class Activation:
         from ..nn import Activation as Module
 
         return Module(self, **parameters)
+
+
+def _word(name: str) -> str:
+    escaped = name.replace("_", r"\_")
+    return rf"\mathrm{{{escaped}}}"
 
 
 def _definition(module: str, qualname: str) -> Any:

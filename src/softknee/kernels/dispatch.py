@@ -28,6 +28,8 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
     if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
         given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
         raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
+    if inplace and activation.kind != "elementwise":
+        raise InputError(f"{activation.name} is {activation.kind} and does not work in place")
     if inplace:
         # The copy keeps what backward needs, which this call is about to overwrite.
         x = inputs[0].clone() if torch.is_grad_enabled() and inputs[0].requires_grad else inputs[0]
@@ -39,14 +41,11 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
     if activation.apply is not None:
         return _normalize(activation, inputs[0], **parameters)
     _check(activation, inputs)
-    resolved: dict[str, Any] = activation.resolve(parameters) if parameters else activation.defaults
+    resolved = settled(activation, inputs[0], parameters) if parameters else activation.defaults
     if activation.native and not any(isinstance(p, Tensor) for p in resolved.values()):
         if activation.torch is None:
             return inputs[0]  # identity
         return getattr(torch.nn.functional, activation.torch)(*inputs, **resolved)
-    for name, value in parameters.items():
-        if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
-            resolved[name] = per_channel(activation, name, value, inputs[0])
     values = [resolved[p] for p in activation.parameters]
     return activation.composite(*inputs, *values)
 
@@ -56,6 +55,15 @@ def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
         if not x.is_floating_point() and not (activation.native and not x.is_complex()):
             dtype = str(x.dtype).removeprefix("torch.")
             raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
+
+
+def settled(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> dict[str, Any]:
+    """All parameters, checked, as they broadcast with `x`."""
+    resolved = activation.resolve(parameters)
+    for name, value in parameters.items():
+        if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
+            resolved[name] = per_channel(activation, name, value, x)
+    return resolved
 
 
 def per_channel(activation: Activation, name: str, value: Tensor, x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ import softknee
 
 from .diagnosis import Report, Settings, watch
 from .errors import InputError
+from .files import write_whole
 from .identification import identify
 from .report import Story, dumps, render, write
 from .verification import Dataset, calibrate, compare, evaluate, overlap
@@ -210,7 +211,7 @@ def _run(output: Path, seed: int, epochs: int, out: Console) -> tuple[Story, boo
 def _written(story: Story, output: Path, out: Console) -> Story:
     page = output / "report.html"
     write(story, page)
-    (output / "summary.json").write_text(dumps(story.summary()) + "\n", encoding="utf-8")
+    write_whole(output / "summary.json", dumps(story.summary()) + "\n")
     out.print(f"\n[bold]{page}[/] ({page.stat().st_size / 2**20:.1f} MiB, opens offline), {output / 'summary.json'}")
     return story
 

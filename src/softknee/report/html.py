@@ -7,13 +7,13 @@ their own text, and a content security policy forbids scripts and every address 
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from softknee import __version__
 from softknee.errors import InputError
+from softknee.files import write_whole
 
 from . import sections
 from .story import Story
@@ -31,25 +31,7 @@ def write(result: Any, path: str | os.PathLike[str]) -> Path:
     The file appears whole or not at all, its folder is made. Raises InputError for a result that has no page, for a
     path that cannot be written, and where Jinja2 is missing.
     """
-    story = Story.of(result)
-    content = page(story).encode("utf-8")
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)  # mkstemp's 0600 would keep a web server from reading it
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
-    return target
+    return write_whole(path, page(Story.of(result)))
 
 
 def page(story: Story) -> str:

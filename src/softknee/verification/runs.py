@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from torch import Tensor
 
 import softknee
 from softknee.errors import InputError
+from softknee.files import write_whole
 from softknee.plain import plain
 from softknee.verification.datasets import Dataset, Mask, as_dataset, tensor_bytes
 from softknee.verification.metrics import IGNORED, Metric, metrics_of, predictions
@@ -98,26 +98,10 @@ class Run:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the run as JSON; the file appears whole or not at all."""
-        target = Path(path)
         text = json.dumps(self.to_dict(), allow_nan=False)
         if len(text) > LARGEST_FILE:
             raise InputError(f"the run of {len(self):,} rows is larger than {LARGEST_FILE >> 20} MiB; save it in parts")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        except OSError as error:
-            raise InputError(f"cannot write {target}: {error.strerror}") from None
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(name, 0o666 & ~mask)  # mkstemp's 0600 would hide the run from whoever else may read the folder
-            os.replace(name, target)
-        except OSError as error:
-            os.unlink(name)
-            raise InputError(f"cannot write {target}: {error.strerror}") from None
-        return target
+        return write_whole(path, text)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Run:

@@ -51,8 +51,7 @@ def test_elementwise_float64(elementwise, order):
             assert error <= bound, f"{elementwise.name} order {order} at {point!r}: {value!r}, exactly {float(truth)!r}"
 
 
-@pytest.mark.parametrize("wrt", [0, 1])
-@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize(("order", "wrt"), [(0, 0), (1, 0), (1, 1), (2, 0)])
 def test_gated_float64(gated, order, wrt):
     rng = np.random.default_rng(1)
     gates = np.array([*TINY[:5], -700.0, -37.0, -8.0, -1.2785, -0.5, 0.7, 3.0, 40.0, *rng.normal(0, 3, 30)])
@@ -60,7 +59,9 @@ def test_gated_float64(gated, order, wrt):
     ups = rng.normal(0, 2, gates.size)
     tensors = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (gates, ups)]
     y = gated(*tensors)
-    got = y if order == 0 else torch.autograd.grad(y.sum(), tensors[wrt])[0]
+    got = y
+    for _ in range(order):
+        (got,) = torch.autograd.grad(got.sum(), tensors[wrt], create_graph=True)
     reference = gated.derivative(gates, ups, order=order, wrt=gated.inputs[wrt])
     for values in (got.detach().numpy(), reference):
         for g, u, value in zip(gates, ups, values, strict=True):

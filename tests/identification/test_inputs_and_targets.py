@@ -1,7 +1,11 @@
 """What the command line names: inputs and models."""
 
+import contextlib
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from softknee.errors import InputError
 from softknee.identification import load_target, parse_inputs
@@ -103,3 +107,16 @@ def test_bad_targets(target, message):
 def test_a_file_that_raises(script):
     with pytest.raises(InputError, match="could not be imported: ZeroDivisionError"):
         load_target(f"{script}/broken.py:build")
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused(text):
+    """Nothing but an InputError, whatever is typed."""
+    with contextlib.suppress(InputError):
+        parse_inputs(text)
+
+
+@given(st.sampled_from(["float32", "bfloat16", "int64", "bool"]), st.lists(st.integers(0, 5), max_size=4))
+def test_every_shape_is_made(dtype, shape):
+    (tensor,) = parse_inputs(f"{dtype}{shape}")
+    assert (tensor.dtype, list(tensor.shape)) == (getattr(torch, dtype), shape)

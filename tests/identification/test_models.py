@@ -577,5 +577,11 @@ def test_a_class_is_no_model():
         identify(nn.ReLU)
 
 
+def test_functions_of_torch_special():
+    x = torch.randn(4, 6)
+    assert found(between(torch.special.expit), x, "evidence") == [("#0", "sigmoid", "observed")]
+    assert found(between(lambda h: h * torch.special.ndtr(h)), x, "evidence") == [("#0", "gelu", "inferred")]
+
+
 def test_a_function_that_works_in_place():
     assert identify(torch.relu_).sites[0].activation == "relu"

@@ -68,6 +68,8 @@ class Tables:
                 self.modules.setdefault(getattr(nn, activation.torch_module), []).append(entry)
             if activation.torch:
                 self._add_function(activation.torch, entry)
+                for alias in activation.aliases:  # torch.special.expit
+                    self._add_function(alias, entry, (torch.special,))
         functions = {name.replace("_", ""): name for name in vars(nn.functional) if name.strip("_") == name}
         for name, cls in vars(_TORCH_ACTIVATIONS).items():
             if not (isinstance(cls, type) and issubclass(cls, nn.Module)) or cls is nn.MultiheadAttention:
@@ -82,8 +84,8 @@ class Tables:
         for entries in (*self.modules.values(), *self.functions.values()):
             entries.sort(key=lambda entry: -len(entry.arguments))  # the most specific first
 
-    def _add_function(self, name: str, entry: Entry) -> None:
-        for namespace in _NAMESPACES:
+    def _add_function(self, name: str, entry: Entry, namespaces: tuple[Any, ...] = _NAMESPACES) -> None:
+        for namespace in namespaces:
             for spelling in (name, f"{name}_"):
                 function = getattr(namespace, spelling, None)
                 if callable(function):

@@ -578,9 +578,7 @@ def test_a_class_is_no_model():
 
 
 def test_functions_of_torch_special():
-    x = torch.randn(4, 6)
-    assert found(between(torch.special.expit), x, "evidence") == [("#0", "sigmoid", "observed")]
-    assert found(between(lambda h: h * torch.special.ndtr(h)), x, "evidence") == [("#0", "gelu", "inferred")]
+    assert found(between(torch.special.expit), torch.randn(4, 6), "evidence") == [("#0", "sigmoid", "observed")]
 
 
 def test_a_function_that_works_in_place():

@@ -135,8 +135,18 @@ def test_feed_forward_blocks():
         (lambda: sn.GatedFeedForward(4, activation="silu"), "silu is elementwise, .* use nn.FeedForward"),
         (lambda: sn.GatedFeedForward(4, multiple_of=0), "multiple_of"),
         (lambda: sn.FeedForward(4, hidden=2.5), "hidden must be a positive integer, got 2.5"),
+        (lambda: sn.FeedForward(True), "dim must be a positive integer, got True"),
+        (lambda: sn.SwiGLU(layout="packed"), "layout='packed' is unknown; .* gate_up, up_gate, interleaved"),
+        (lambda: sn.Activation("relu", layout="gate_up"), "for a gated activation"),
+        (lambda: sn.Activation("elu", learn="alpha"), "learn must be a tuple of names, got the string 'alpha'"),
+        (lambda: sn.init.xavier_(torch.empty(2, 2), gain=-1.0), "gain must be above 0"),
     ],
 )
-def test_block_errors(build, message):
+def test_errors_of_blocks_and_modules(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_learned_parameters_of_a_block_have_its_dtype_and_device():
+    block = sn.FeedForward(4, activation="prelu", dtype=torch.bfloat16, device="meta")
+    assert {(p.dtype, p.device.type) for p in block.parameters()} == {(torch.bfloat16, "meta")}

@@ -44,7 +44,7 @@ class Core:
 
 @functools.cache
 def _tagged(name: str) -> bool:
-    packet = getattr(torch.ops.aten, name, None) or getattr(torch.ops.aten, f"special_{name}", None)
+    packet = getattr(torch.ops.aten, name, None)
     if packet is None:
         return False
     overloads = (getattr(packet, each) for each in packet.overloads())

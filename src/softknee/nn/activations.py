@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..catalog import Activation as Definition
 from ..catalog import activations, get
+from ..catalog.spec import LAYOUTS
 from ..errors import InputError
 from ..functional import unpack
 from ..kernels.dispatch import call, per_channel
@@ -48,12 +49,19 @@ class Activation(nn.Module):
         self.inplace = inplace
         self.dim = dim
         self.layout = layout or self.activation.layout
+        if layout is not None and (self.activation.kind != "gated" or layout not in LAYOUTS[1:]):
+            raise InputError(
+                f"{self.activation.name}: layout={layout!r} is unknown; for a gated activation it is one of "
+                f"{', '.join(LAYOUTS[1:])}"
+            )
         if self.activation.kind == "normalizer" and dim is None:
             raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
         if channels < 1 or (channels > 1 and self.activation.kind != "elementwise"):
             allowed = "at least 1" if self.activation.kind == "elementwise" else "1"
             raise InputError(f"{self.activation.name}: channels must be {allowed}, got {channels}")
         resolved = self.activation.resolve(parameters)
+        if isinstance(learn, str):
+            raise InputError(f"learn must be a tuple of names, got the string {learn!r}")
         for name in learn:
             if name not in resolved:
                 raise InputError(f"{self.activation.name} has no parameter {name!r} to learn")

@@ -33,7 +33,7 @@ class FeedForward(nn.Module):
         hidden = 4 * dim if hidden is None else hidden
         _check(dim, hidden, activation, "elementwise")
         self.up = nn.Linear(dim, hidden, bias=bias, device=device, dtype=dtype)
-        self.activation = Activation(activation)
+        self.activation = Activation(activation, device=device, dtype=dtype)
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(hidden, dim, bias=bias, device=device, dtype=dtype)
 
@@ -72,7 +72,7 @@ class GatedFeedForward(nn.Module):
         _check(dim, hidden, activation, "gated")
         self.gate = nn.Linear(dim, hidden, bias=bias, device=device, dtype=dtype)
         self.up = nn.Linear(dim, hidden, bias=bias, device=device, dtype=dtype)
-        self.activation = Activation(activation)
+        self.activation = Activation(activation, device=device, dtype=dtype)
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(hidden, dim, bias=bias, device=device, dtype=dtype)
 
@@ -88,7 +88,7 @@ class GatedFeedForward(nn.Module):
 
 def _check(dim: int, hidden: int, activation: str | Definition, kind: str) -> None:
     for name, size in (("dim", dim), ("hidden", hidden)):
-        if not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"{name} must be a positive integer, got {size!r}")
     found = get(activation)
     if found.kind != kind:

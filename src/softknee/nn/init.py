@@ -96,6 +96,8 @@ def xavier_(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Var(w) = gain² · 2 / (fan_in + fan_out): Glorot & Bengio 2010 (AISTATS). Derived for f(z) ≈ z around 0."""
+    if not gain > 0:
+        raise InputError(f"gain must be above 0, not {gain!r}")
     fan_in, fan_out = _fans(tensor)
     return _fill(tensor, gain * math.sqrt(2.0 / max(fan_in + fan_out, 1)), distribution, generator)
 

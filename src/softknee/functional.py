@@ -10,6 +10,7 @@ per activation; the signatures stand in the generated `functional.pyi`.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -128,6 +129,7 @@ def _dressed(
     return function
 
 
+@functools.cache
 def function(activation: Activation) -> Callable[..., Tensor]:
     """The function of any activation, a user's own too."""
     if activation.kind == "normalizer":
@@ -175,3 +177,11 @@ def stub() -> str:
 
 for _activation in activations():
     globals()[_activation.name] = function(_activation)
+
+
+def __getattr__(name: str) -> Callable[..., Tensor]:
+    # what was registered later
+    for activation in activations():
+        if activation.name == name:
+            return function(activation)
+    raise AttributeError(f"module 'softknee.functional' has no attribute {name!r}")

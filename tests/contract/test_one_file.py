@@ -162,6 +162,32 @@ def test_registering_again_is_harmless():
         registry._BY_NAME.update(before)
 
 
+def test_what_is_registered_later_is_everywhere_too():
+    from softknee.catalog import registry
+
+    @softknee.elementwise(aliases=("later_still",))
+    def later(x, ops, *, a=1.0):
+        """a·x²."""
+        return a * x * x
+
+    before = dict(registry._BY_NAME)
+    try:
+        assert not hasattr(softknee.functional, "later") and not hasattr(softknee.nn, "Later")
+        softknee.register(later)
+        assert softknee.functional.later(torch.tensor(3.0), 2.0).item() == 18
+        assert softknee.functional.later is softknee.functional.later
+        module = softknee.nn.Later(a=2.0)
+        assert module(torch.tensor(3.0)).item() == 18 and isinstance(module, softknee.nn.Later)
+        another = softknee.elementwise(lambda_named("later"))
+        softknee.register(another, overwrite=True)
+        assert [a for a in softknee.activations() if a.name == "later"] == [another]
+        with pytest.raises(InputError, match="later_still"):
+            softknee.get("later_still")
+    finally:
+        registry._BY_NAME.clear()
+        registry._BY_NAME.update(before)
+
+
 def lambda_named(name):
     def function(x, ops):
         return 2.0 * x

@@ -16,7 +16,8 @@ _INFRASTRUCTURE = {"spec", "registry"}
 def register(activation: Activation, overwrite: bool = False) -> Activation:
     """Makes `activation` known by its name and aliases. Registering the same definition again changes nothing.
 
-    Raises InputError where a name is taken by another activation, unless `overwrite`.
+    With `overwrite` it takes the place of an activation of the same name, whose aliases go too, and the alias of
+    another. Raises InputError where a name is taken by another activation, unless `overwrite`.
     """
     if not isinstance(activation, Activation):
         raise InputError(f"register takes an activation, got {type(activation).__name__}; define one with @elementwise")
@@ -31,8 +32,11 @@ def register(activation: Activation, overwrite: bool = False) -> Activation:
                 )
         if len(set(names)) != len(names):
             raise InputError(f"{activation.name!r} lists a name twice among its aliases: {', '.join(names)}")
-    for name in names:
-        _BY_NAME[name] = activation
+    replaced = _BY_NAME.get(activation.name)
+    if replaced is not None and replaced.name == activation.name:
+        for name in [name for name, holder in _BY_NAME.items() if holder is replaced]:
+            del _BY_NAME[name]
+    _BY_NAME.update(dict.fromkeys(names, activation))
     return activation
 
 

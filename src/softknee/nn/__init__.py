@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import init
+from . import activations, init
 from .activations import CLASSES, Activation
 from .feedforward import FeedForward, GatedFeedForward
 
@@ -10,10 +10,7 @@ __all__ = ["Activation", "FeedForward", "GatedFeedForward", "init", *CLASSES]
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        return CLASSES[name]
-    except KeyError:
-        raise AttributeError(f"module 'softknee.nn' has no attribute {name!r}") from None
+    return activations.__getattr__(name) if name not in CLASSES else CLASSES[name]
 
 
 def __dir__() -> list[str]:

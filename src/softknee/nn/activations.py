@@ -6,6 +6,7 @@ registry; where PyTorch has the class, ours has its name, arguments and state_di
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -96,6 +97,7 @@ class Activation(nn.Module):
         return ", ".join(words + (["inplace=True"] if self.inplace else []))
 
 
+@functools.cache
 def _named(definition: Definition) -> type[Activation]:
     names = [n for n, p in definition.parameters.items() if not p.learnable]
     if definition.kind == "elementwise":
@@ -117,6 +119,14 @@ def _named(definition: Definition) -> type[Activation]:
 CLASSES: dict[str, type[Activation]] = {}
 for _definition in activations():
     CLASSES[_definition.class_name] = globals()[_definition.class_name] = _named(_definition)
+
+
+def __getattr__(name: str) -> type[Activation]:
+    # what was registered later
+    for definition in activations():
+        if definition.class_name == name:
+            return _named(definition)
+    raise AttributeError(f"module 'softknee.nn' has no attribute {name!r}")
 
 
 class PReLU(Activation):

@@ -11,10 +11,12 @@ import torch
 from ..errors import InputError, closest
 
 _DTYPES = {
-    name: dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype) and not dtype.is_complex
-    and not name.startswith(("q", "bits", "uint1", "uint2", "uint3", "uint4", "uint5", "uint6", "uint7", "int1", "int2",
-                             "int3", "int4", "int5", "int6", "int7", "float4", "float8"))
-} | {name: getattr(torch, name) for name in ("int16", "int32", "int64", "uint16", "uint32", "uint64")}  # fmt: skip
+    name: getattr(torch, name)
+    for name in (
+        "float64", "double", "float32", "float", "float16", "half", "bfloat16", "bool", "uint8", "uint16", "uint32",
+        "uint64", "int8", "int16", "short", "int32", "int", "int64", "long",
+    )
+}  # fmt: skip
 _SPECIFICATION = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)\s*=\s*)?(?P<dtype>\w+)\s*\[(?P<shape>[\d\s,]*)\]")
 _MOST = 2**31  # elements
 

@@ -577,6 +577,15 @@ def test_a_class_is_no_model():
         identify(nn.ReLU)
 
 
+class Mine(nn.ReLU):
+    pass
+
+
+def test_a_subclass_of_an_activation_module_is_one_site():
+    assert found(mlp(Mine()), torch.randn(4, 6), "evidence") == [("1#0", "relu", "observed")]
+    assert found(mlp(Mine(inplace=True)), torch.randn(4, 6), "evidence") == [("1#0", "relu", "observed")]
+
+
 def test_functions_of_torch_special():
     assert found(between(torch.special.expit), torch.randn(4, 6), "evidence") == [("#0", "sigmoid", "observed")]
 

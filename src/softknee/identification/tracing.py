@@ -219,6 +219,8 @@ class Recorder:
             return
         _, kind, (arguments, keywords, rows, given) = self._frames.pop()
         inner = self._lists.pop() if kind == "custom" else None
+        if call is not None:  # a subclass of an activation module is that activation
+            inner = None
         if kind == "opaque":
             self._opaque -= 1
         if output is None:

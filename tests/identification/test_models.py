@@ -577,6 +577,21 @@ def test_a_class_is_no_model():
         identify(nn.ReLU)
 
 
+def test_einsum_with_a_weight_is_an_affine_map():
+    model = Wrap(lambda m, x: torch.einsum("bh,ho->bo", torch.relu(m.a(x)), m.w), a=nn.Linear(6, 8))
+    model.w = nn.Parameter(torch.randn(8, 3))
+    census = identify(model, torch.randn(4, 6))
+    assert [(s.activation, s.role) for s in census] == [("relu", "hidden")]
+    assert (census.head.kind, census.head.features) == ("logits", 3)
+    assert [(a.kind, a.fan_in, a.fan_out) for a in census.affines] == [("Linear", 6, 8), ("einsum", 8, 3)]
+
+
+def test_an_exported_graph_is_said_not_to_be_seen():
+    exported = torch.export.export(mlp(nn.GELU()), (torch.randn(4, 6),)).module()
+    (note,) = identify(exported, torch.randn(4, 6)).notes
+    assert note == "the model is an exported graph of ATen operators, whose activations cannot be seen"
+
+
 class Mine(nn.ReLU):
     pass
 

@@ -162,6 +162,18 @@ def _declared(model: nn.Module) -> Census:
     return Census(type(model).__name__, tuple(sites), blocks=_blocks(model, sites), executed=False, notes=(note,))
 
 
+def _unseen(model: nn.Module) -> Iterator[str]:
+    """What runs past the observer: one note for each such part."""
+    scripted = [path for path, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    for path in scripted:
+        if path.rpartition(".")[0] not in scripted:
+            yield f"{path} is TorchScript, whose activations cannot be seen"
+    for path, module in model.named_modules():
+        graph = module.graph if isinstance(module, torch.fx.GraphModule) else None
+        if graph is not None and any(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes):
+            yield f"{path or 'the model'} is an exported graph of ATen operators, whose activations cannot be seen"
+
+
 def _settle(site: Site, entry: Entry, symbol: Callable[..., torch.Tensor]) -> Site:
     """An activation that torch has and the catalog has not by name: matched by behaviour, or unknown."""
     if entry.activation is not None:
@@ -248,12 +260,9 @@ class _Reading:
         self._roles()
         sites = [entry[1] for entry in self.sites]
         affines = self._affines()
-        scripted = [path for path, m in self.model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
-        outermost = [path for path in scripted if path.rpartition(".")[0] not in scripted]
-        notes = tuple(f"{path} is TorchScript, whose activations cannot be seen" for path in outermost)
         return Census(
             type(self.model).__name__, tuple(sites), self._head(), _blocks(self.model, sites), collapses(trace),
-            affines, notes=notes,
+            affines, notes=tuple(_unseen(self.model)),
         )  # fmt: skip
 
     def _open_custom_modules(self) -> None:
@@ -528,7 +537,7 @@ class _Reading:
 
     def _fans(self, step: Step) -> tuple[int, int]:
         weight = getattr(step.symbol, "weight", None) if step.is_module else None
-        if weight is None:
+        if weight is None and step.name not in ("einsum", "bmm"):  # whose weights have any layout
             constants = [self.trace.values[v].constant for v in step.inputs]
             weight = next((c for c in constants if c is not None and c.ndim >= 2), None)
         if not isinstance(weight, torch.Tensor) or weight.ndim < 2:

@@ -29,7 +29,7 @@ _NEUTRAL = {
     "get_data", "unflatten",
 }  # fmt: skip
 _NEUTRAL_MODULES = (nn.Identity, nn.modules.dropout._DropoutNd, nn.Flatten, nn.Unflatten)
-_AFFINE = {"linear", "addmm", "matmul", "mm", "conv1d", "conv2d", "conv3d",
+_AFFINE = {"linear", "addmm", "matmul", "mm", "bmm", "einsum", "conv1d", "conv2d", "conv3d",
            "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}  # fmt: skip
 _AFFINE_MODULES = (nn.Linear, nn.modules.conv._ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)

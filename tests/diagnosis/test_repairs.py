@@ -393,3 +393,30 @@ def test_the_exact_gain_mends_a_deep_relu_network_and_the_folk_advice_does_not()
     assert all(trial[name].verdict == "not different" for name in ("leaky_relu", "gelu", "lower_learning_rate", "clip"))
     with torch.no_grad():
         assert (trial.best.model(x[valid]).argmax(1) == y[valid]).double().mean().item() == trial.best.accuracy
+
+
+def test_a_swap_with_its_exact_gain_mends_deep_sigmoids_where_neither_does_alone():
+    from softknee import demo
+    from softknee.diagnosis import Settings
+
+    data = demo.Digits.load(0)
+    x, y = demo.columns(data.validation)
+
+    def build():
+        layers = [m for _ in range(12) for m in (nn.Linear(64, 64), nn.Sigmoid())]
+        return nn.Sequential(*layers, nn.Linear(64, 10))
+
+    def train(model, settings):
+        demo.train(model, data.train, settings, epochs=20)
+        with torch.no_grad():
+            return model(x).argmax(-1) == y
+
+    torch.manual_seed(0)
+    plan = demo.train(model := build(), data.train, Settings(), 10, watched=True).plan()
+    trial = plan.try_all(train, build_fn=build, progress=False)
+    assert trial.best is not None and trial.best.name == "gelu_exact_gain" and trial.best.accuracy > 0.8
+    assert all(trial[name].accuracy < 0.2 for name in ("exact_gain", "gelu", "control"))
+    repaired = trial.best.apply(model)
+    assert sum(isinstance(m, nn.GELU) for m in repaired) == 12 and isinstance(model[1], nn.Sigmoid)
+    std = repaired[2].weight.std().item() * 8
+    assert std == pytest.approx(softknee.get("gelu").facts.gain, rel=0.05)

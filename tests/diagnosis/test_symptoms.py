@@ -411,6 +411,31 @@ def test_a_model_that_learned_nothing_is_not_called_over_confident() -> None:
     assert not found(softknee.diagnose(model, (x, y.roll(7))), "over_confidence")
 
 
+# -- an activation too flat for its depth
+
+
+@pytest.mark.parametrize("depth", [12, 30])
+def test_sigmoids_at_depth_are_the_cause_not_their_initialisation(depth: int) -> None:
+    report = softknee.diagnose(mlp(depth, act=nn.Sigmoid), clusters())
+    assert [f.symptom for f in report.causes] == ["fading_activation"]
+    (cause,) = report.causes
+    assert cause.evidence["best_factor_per_layer"] == pytest.approx(1.8462285 / 4.7226461, rel=1e-6)
+    assert {"forward_drift", "vanishing_gradient"} <= {f.symptom for f in report.consequences(cause)}
+    plan = report.plan()
+    assert plan.repairs[0].name == "gelu_exact_gain" and not plan.repairs[0].folk
+
+
+def test_where_the_depth_is_not_too_much_for_the_activation() -> None:
+    """Near misses: few sigmoids; a stock initialisation that the exact gain mends; sigmoids behind normalisation."""
+    x, y = clusters()
+    assert not found(softknee.diagnose(mlp(4, act=nn.Sigmoid), (x, y)), "fading_activation")
+    relu = softknee.diagnose(mlp(12), (x, y))
+    assert [f.symptom for f in relu.causes] == ["wrong_gain"]
+    width = x.shape[1]
+    blocks = [m for _ in range(12) for m in (nn.Linear(width, width), nn.BatchNorm1d(width), nn.Sigmoid())]
+    assert not found(softknee.diagnose(nn.Sequential(*blocks, nn.Linear(width, 10)), (x, y)), "fading_activation")
+
+
 # -- what cannot be judged
 
 

@@ -71,6 +71,11 @@ def _severe(m: Measurement, cause: Finding, consequence: Finding) -> bool:
 
 EDGES: tuple[Edge, ...] = (
     Edge(
+        "fading_activation",
+        ("forward_drift", "vanishing_gradient", "constant_output", "flat_loss", "frozen_update"),
+        "each layer lets less of the signal and of the gradient through, whatever the weights",
+    ),
+    Edge(
         "wrong_gain",
         ("forward_drift", "dead_unit", "vanishing_gradient", "constant_output", "flat_loss", "frozen_update"),
         "gains below the exact one multiply the signal and the gradient down, layer by layer; biases take over",

@@ -186,6 +186,7 @@ def describe(sums: Sums, site: Site | None, layers: Mapping[str, LayerStatistics
     edges, counts = histogram_edges(sums.counts[0].tolist())
     layer = layers.get(site.preceded_by) if site is not None and site.preceded_by is not None else None
     key = sums.keys[0]
+    gains = exact_gains(sums.activation, site.parameters if site is not None else {})
     return SiteStatistics(
         key=key,
         path=site.path if site is not None else key.rpartition("#")[0],
@@ -209,22 +210,26 @@ def describe(sums: Sums, site: Site | None, layers: Mapping[str, LayerStatistics
         histogram_counts=counts,
         layer=site.preceded_by if site is not None else None,
         gain=layer.gain if layer is not None else None,
-        exact_gain=exact_gain(sums.activation, site.parameters if site is not None else {}),
+        exact_gain=gains[0],
+        backward_gain=gains[1],
         gradient_norm=layer.gradient_norm if layer is not None else None,
         definition=sums.activation,
     )
 
 
-def exact_gain(activation: Activation | None, parameters: Mapping[str, float]) -> float | None:
-    """1/√E[f(z)²] with these parameters; None for what is not elementwise or has none."""
+def exact_gains(activation: Activation | None, parameters: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """1/√E[f(z)²] and 1/√E[f′(z)²] with these parameters; None for what is not elementwise or has none."""
     if activation is None or activation.kind != "elementwise":
-        return None
+        return None, None
+    from softknee.facts import facts
+
     own = {name: value for name, value in parameters.items() if activation.defaults.get(name) != value}
     try:
-        gain = activation.facts.gain_with(**own) if own else activation.facts.gain
-    except (SoftkneeError, AttributeError, TypeError):
-        return None
-    return float(gain) if gain is not None and math.isfinite(gain) else None
+        found = facts(activation, **own)
+        gains = (float(found.gain), float(found.backward_gain))
+    except (SoftkneeError, ArithmeticError, AttributeError, TypeError):
+        return None, None
+    return gains if all(map(math.isfinite, gains)) else (None, None)
 
 
 def output_tensor(output: Any) -> Tensor | None:

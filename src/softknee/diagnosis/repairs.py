@@ -327,6 +327,33 @@ def _swap(name: str, title: str, source: str, report: Report, census: Census, fi
     )
 
 
+def _swap_with_gain(report: Report, census: Census, findings: Findings) -> Repair | None:
+    """A swap alone keeps weights that were drawn for the old activation."""
+    swap = _swap("gelu", "", "Hendrycks & Gimpel 2016, arXiv:1606.08415", report, census, findings)
+    if swap is None or swap.change is None or not census.affines:
+        return None
+    target = get("gelu")
+    swapped = [
+        replace(site, activation=target.name, parameters={}, definition=target)
+        if site.role == "hidden" and _swappable(site, target)
+        else site
+        for site in census
+    ]
+    return replace(
+        swap,
+        name="gelu_exact_gain",
+        title="swap to GELU, with its exact gain at initialisation",
+        edit=f"{swap.edit}; softknee.nn.init.initialize(model, softknee.identify(model, example_inputs))",
+        change=partial(_swap_and_initialize, swap=swap.change, census=replace(census, sites=tuple(swapped))),
+    )
+
+
+def _swap_and_initialize(
+    model: nn.Module, generator: torch.Generator | None, *, swap: Change, census: Census
+) -> nn.Module:
+    return init.initialize(swap(model, generator), census, generator=generator)
+
+
 def _line(site: Site, target: Activation) -> str:
     if site.source is not None and site.source.startswith("torch/"):
         return f"the module at {site.path!r}: activation={_call(target)}"  # torch's own code takes it as an argument
@@ -507,6 +534,7 @@ BUILDERS: dict[str, tuple[Builder, ...]] = {
         partial(_swap, "leaky_relu", "swap to LeakyReLU(0.01)", "Maas et al. 2013"),
         partial(_swap, "gelu", "swap to GELU", "Hendrycks & Gimpel 2016, arXiv:1606.08415"),
     ),
+    "swap_with_gain": (_swap_with_gain,),
     "learning_rate": (_rate,),
     "clip": (_clip,),
     "dropout": (_dropout,),

@@ -92,6 +92,8 @@ class SiteStatistics:
     """std(W)·√fan_in of that layer, when watching or diagnosing began."""
     exact_gain: float | None = None
     """1/√E[f(z)²], z ~ N(0, 1)."""
+    backward_gain: float | None = None
+    """1/√E[f′(z)²], z ~ N(0, 1)."""
     gradient_norm: float | None = None
     """Norm of the gradient of that layer's weight, median over the sampled steps."""
     definition: Activation | None = field(default=None, repr=False, compare=False)

@@ -138,6 +138,45 @@ GAIN_RATIO = 3.0
 """Mean ratio of gains, either way, at which bounded activations saturate (or stay linear) from the start."""
 
 
+def fading_activation(m: Measurement) -> list[Finding]:
+    """An activation that lets the difference between rows fade with depth, at its best initialisation too.
+
+    Two rows that are nearly alike differ by √(σ_w²·E[f′(z)²]) times as much behind a layer as before it (Schoenholz et
+    al. 2017: χ below 1 is the ordered phase). At the exact gain, the largest that keeps the signal's size, that is
+    √E[f′²]/√E[f²]: 1 for the ReLU, 1.04 for GELU, 0.39 for the sigmoid, most of whose signal is its mean. So no
+    initialisation mends it at depth. A fault when the factors amount to 1/`DRIFT` over depth and the signal was
+    measured to shrink by `DRIFT` (normalised and residual networks do not let it).
+    """
+    drift = _drift(m)
+    factors = [s.exact_gain / s.backward_gain for s in m.hidden if s.exact_gain and s.backward_gain]
+    total = sum(map(math.log, factors[1:]))
+    if drift is None or drift.total > -math.log(DRIFT) or total > -math.log(DRIFT):
+        return []
+    names = sorted({s.activation for s in m.hidden if s.activation and s.exact_gain})
+    each, best, measured = math.exp(total / (len(factors) - 1)), math.exp(total), math.exp(drift.total)
+    return [
+        Finding(
+            symptom="fading_activation",
+            site="model",
+            title="activation too flat for this depth",
+            severity="critical",
+            message=(
+                f"{'/'.join(names)} passes on at most ×{each:.2g} of what distinguishes rows per layer, at its best"
+                f" initialisation: ×{best:.2g} over {len(factors)} layers, measured ×{measured:.2g}"
+            ),
+            evidence={
+                "best_factor_per_layer": each,
+                "best_factor": best,
+                "layers": len(factors),
+                "signal_factor": measured,
+            },
+            threshold=f"best and measured factor over depth ≤ 1/{DRIFT:g}",
+            source="Schoenholz et al. 2017, arXiv:1611.01232 (χ = σ_w²·E[f′²] < 1); " + CALIBRATED,
+            repairs=("swap_with_gain", "exact_gain"),
+        )
+    ]
+
+
 def wrong_gain(m: Measurement) -> list[Finding]:
     """Bad initialisation: std(W)·√fan_in away from the activation's gain 1/√E[f(z)²], so that depth adds up to harm.
 
@@ -147,7 +186,7 @@ def wrong_gain(m: Measurement) -> list[Finding]:
     same direction; or the gains are more than `GAIN_RATIO` too large and bounded sites are saturated.
     """
     pairs = [(s, s.gain / s.exact_gain) for s in m.hidden if s.gain and s.exact_gain]
-    if len(pairs) < 2:
+    if len(pairs) < 2 or fading_activation(m):  # then no gain is right
         return []
     logs = [math.log(ratio) for _, ratio in pairs[1:]]  # the first layer sets the scale, the others compound it
     mean_log, total = sum(logs) / len(logs), sum(logs)
@@ -666,6 +705,7 @@ def over_confidence(m: Measurement) -> list[Finding]:
 
 
 SYMPTOMS: tuple[Symptom, ...] = (
+    Symptom("fading_activation", "activation too flat for its depth", fading_activation, _signal),
     Symptom("wrong_gain", "bad initialisation", wrong_gain, _signal),
     Symptom("unstable_update", "unstable update", unstable_update, _updates),
     Symptom("nonfinite", "NaN or Inf", nonfinite, _anything),

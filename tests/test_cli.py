@@ -151,6 +151,10 @@ def test_compare_is_a_gate(run, tmp_path):
     assert run("compare", a, b, "--fail-on", "worse", "--margin", "20pp")[0] == 0, "within the margin"
 
 
+def test_version(run):
+    assert run("--version") == (0, f"{softknee.__version__}\n", "")
+
+
 def test_env(run):
     code, out, _ = run("env", "--json")
     assert code == 0 and json.loads(out)["torch"] == torch.__version__

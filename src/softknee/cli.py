@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import __version__
 from .errors import InputError, SoftkneeError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="softknee",
-    help="Activation functions for PyTorch: what they are, which one a model really uses, whether it is healthy, "
-    "what mends it, and whether a change hurt.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -108,6 +107,24 @@ def _show(result: Any, as_json: bool, output: Path | None = None) -> None:
         render(result, _console())
         if output is not None:
             print(f"written to {output}")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="With --debug anywhere, an error shows its traceback. Exit codes: 0 done, 1 a gate's no, 2 an error."
+)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Activation functions for PyTorch: what they are, which one a model really uses, whether it is healthy, what mends
+    it, and whether a change hurt."""
 
 
 @app.command("list")

@@ -198,3 +198,8 @@ def test_bad_data(data: Any, arguments: dict[str, Any], match: str) -> None:
 def test_a_model_must_be_a_module() -> None:
     with pytest.raises(InputError, match=r"torch\.nn\.Module, got function"):
         softknee.diagnose(lambda x: x, X)  # type: ignore[arg-type]
+
+
+def test_a_model_without_values_is_refused() -> None:
+    with pytest.raises(InputError, match="meta device"):
+        softknee.diagnose(model().to("meta"), X)

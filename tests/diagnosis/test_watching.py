@@ -423,3 +423,20 @@ def test_ones_own_activation_is_watched_without_registration() -> None:
     (site,) = w.report().stats()
     assert site.activation == "own" and site.dead == 0 and site.exact_gain == pytest.approx(own.facts.gain_with(a=2.0))
     assert "definition" not in site.to_dict()
+
+
+def test_a_compiled_model_is_watched_without_a_warning() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    compiled = torch.compile(net, backend="eager")
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    x, y = torch.randn(32, 8), torch.randint(3, (32,))
+    with softknee.watch(compiled, optimizer, every=1) as w:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(compiled(x), y)
+            loss.backward()
+            optimizer.step()
+            w.log(loss=loss)
+    assert w.report().steps == 3 and w.report().output["rows"] > 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())

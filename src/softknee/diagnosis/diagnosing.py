@@ -78,6 +78,8 @@ def diagnose(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(tensor.device.type == "meta" for tensor in (*model.parameters(), *model.buffers())):
+        raise InputError("model is on the meta device and has no values: model.to_empty(device=…), then initialise it")
     if max_rows < 1:
         raise InputError(f"max_rows must be at least 1, got {max_rows}")
     modes = {module: module.training for module in model.modules()}

@@ -647,12 +647,12 @@ def unit_dimension(census: Census | None, key: str, shape: torch.Size) -> int:
 
 def _measurable(value: Tensor) -> bool:
     return (
-        value.is_floating_point()
+        not torch.compiler.is_compiling()  # first: Dynamo warns of what it cannot trace
+        and value.is_floating_point()
         and value.numel() > 0
         and not value.is_sparse
         and value.device.type != "meta"
         and not torch._C._functorch.is_functorch_wrapped_tensor(value)
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -369,6 +369,8 @@ def test_progress(capsys):
     ("arguments", "message"),
     [
         ({"seeds": ()}, "seeds must be"),
+        ({"seeds": 3}, r"such as \(3,\)"),
+        ({"build_fn": 3}, "build_fn must be"),
         ({"seeds": (0.5,)}, "seeds must be"),
         ({"seeds": (1, 1)}, "seeds must differ"),
         ({"train_fn": 3}, "train_fn must be a function"),

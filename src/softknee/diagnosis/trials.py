@@ -214,6 +214,8 @@ def try_repairs(
     `progress`: None shows a bar where stdout is a terminal, True and False force it, a function gets each arm
     as it ends (its verdict is not final then). Raises `InputError` for arguments that do not fit.
     """
+    if not isinstance(seeds, Iterable):
+        raise InputError(f"seeds must be one or more whole numbers, such as ({seeds},), not {seeds!r}")
     seeds = tuple(seeds)
     if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int) for seed in seeds):
         raise InputError(f"seeds must be one or more whole numbers, not {seeds!r}")
@@ -221,6 +223,8 @@ def try_repairs(
         raise InputError(f"seeds must differ from each other, not {seeds!r}")
     if not callable(train_fn):
         raise InputError(f"train_fn must be a function of a model and its settings, not {type(train_fn).__name__}")
+    if build_fn is not None and not callable(build_fn):
+        raise InputError(f"build_fn must be a function that returns a new model, not {type(build_fn).__name__}")
     names = [repair.name for repair in repairs]
     if len(set(names)) < len(names):
         raise InputError(f"repairs must have names of their own, not {', '.join(names)}")

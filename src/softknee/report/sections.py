@@ -133,7 +133,7 @@ _LAYERS = (
         "dead_share",
         "dead units",
         "share of units",
-        "Share of units whose derivative was exactly zero on every row: they pass no gradient on and hardly ever come back.",
+        "Share of units whose derivative was exactly zero on every row: no gradient passes, and they hardly come back.",
         {"share": True},
     ),
 )

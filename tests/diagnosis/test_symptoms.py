@@ -367,7 +367,8 @@ def test_constant_output_of_a_regression() -> None:
 
 
 def test_flat_loss_only_at_chance() -> None:
-    assert found(train(mlp(8), steps=100), "flat_loss")
+    (finding,) = found(train(mlp(8), steps=100), "flat_loss")
+    assert "over 100 steps" in finding.message
     model = mlp(2)
     train(model, lr=0.2, steps=400)
     settled = train(model, lr=1e-5, steps=100)  # flat, but it has learned
@@ -409,6 +410,35 @@ def test_a_model_that_learned_nothing_is_not_called_over_confident() -> None:
     right = (model(x).argmax(-1) == y.roll(7)).float().mean()
     assert confidence.mean() - right > 0.2 and not (confidence > 0.99).any()
     assert not found(softknee.diagnose(model, (x, y.roll(7))), "over_confidence")
+
+
+# -- weights that start all alike
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh])
+def test_zero_weights_are_the_cause_and_dead_units_follow(act: Callable[[], nn.Module]) -> None:
+    model = mlp(3, act=act)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    report = softknee.diagnose(model, clusters())
+    assert [f.symptom for f in report.causes] == ["wrong_gain"]
+    assert report.plan().repairs[0].name == "exact_gain"
+
+
+def test_one_zero_layer_that_a_residual_network_starts_with_is_no_fault() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Linear(64, 64), nn.Linear(64, 64)
+            nn.init.zeros_(self.outer.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.outer(self.inner(x).relu())
+
+    torch.manual_seed(0)
+    assert not found(
+        softknee.diagnose(nn.Sequential(*[Block() for _ in range(4)], nn.Linear(64, 10)), clusters()), "wrong_gain"
+    )
 
 
 # -- an activation too flat for its depth

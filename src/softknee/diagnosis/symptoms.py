@@ -138,6 +138,10 @@ GAIN_RATIO = 3.0
 """Mean ratio of gains, either way, at which bounded activations saturate (or stay linear) from the start."""
 
 
+ALIKE = 1e-6
+"""Gain, and signal, up to which a layer's weights count as all the same number, and its output as constant."""
+
+
 def fading_activation(m: Measurement) -> list[Finding]:
     """An activation that lets the difference between rows fade with depth, at its best initialisation too.
 
@@ -183,8 +187,12 @@ def wrong_gain(m: Measurement) -> list[Finding]:
     A gain that is off is no fault in itself: `nn.Linear`'s stock initialisation has 0.58 for any activation, and
     shallow, normalised and residual networks train with it. It is judged by its effect. Either the signal that
     distinguishes rows has drifted by `DRIFT` over depth and the product of the gains' ratios accounts for it, in the
-    same direction; or the gains are more than `GAIN_RATIO` too large and bounded sites are saturated.
+    same direction; or the gains are more than `GAIN_RATIO` too large and bounded sites are saturated; or the weights
+    started all alike and no signal passes.
     """
+    alike = [s for s in m.hidden if s.exact_gain and s.gain is not None and s.gain < ALIKE]
+    if alike and all((s.across_row_std or 0.0) < ALIKE for s in alike):
+        return [_all_alike(alike)]
     pairs = [(s, s.gain / s.exact_gain) for s in m.hidden if s.gain and s.exact_gain]
     if len(pairs) < 2 or fading_activation(m):  # then no gain is right
         return []
@@ -231,6 +239,21 @@ def wrong_gain(m: Measurement) -> list[Finding]:
             repairs=("exact_gain", "he_gain", "xavier_gain"),
         )
     ]
+
+
+def _all_alike(sites: Sequence[SiteStatistics]) -> Finding:
+    layers = ", ".join(str(s.layer) for s in sites)
+    return Finding(
+        symptom="wrong_gain",
+        site="model",
+        title="bad initialisation",
+        severity="critical",
+        message=f"the weights of {layers} are all the same number: no signal passes, and no unit learns unlike another",
+        evidence={"measured_gain": 0.0, "layers": len(sites), "accumulated_ratio": 0.0, "signal_factor": 0.0},
+        threshold=f"gain and signal across rows both < {ALIKE:g}",
+        source="Goodfellow et al. 2016, Deep Learning, section 8.4 (initialisation has to break symmetry)",
+        repairs=("exact_gain", "he_gain", "xavier_gain"),
+    )
 
 
 UPDATE_UNSTABLE = 0.1
@@ -600,7 +623,7 @@ def flat_loss(m: Measurement) -> list[Finding]:
             site="model",
             title="flat loss",
             severity="critical" if stuck else "info",
-            message=f"the loss went from {start:.4g} to {end:.4g} over {m.losses[-1][0] + 1} steps{level}",
+            message=f"the loss went from {start:.4g} to {end:.4g} over {m.steps} steps{level}",
             evidence={
                 "start": start,
                 "end": end,

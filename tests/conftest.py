@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import torch
 
-hypothesis.settings.register_profile("softknee", derandomize=True, database=None)
+hypothesis.settings.register_profile("softknee", derandomize=True, database=None, deadline=None)
 hypothesis.settings.load_profile("softknee")
 
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from softknee.report import charts
@@ -23,6 +23,9 @@ def numbers(svg: str) -> list[float]:
 
 
 @given(st.lists(SANE, min_size=1), st.booleans())
+@example([0.0, 5e-324], False)
+@example([5e-324], True)
+@example([1.0, 2500000004.0], False)
 def test_an_axis_holds_its_values(values, log):
     low, high = charts.span(values, log=log)
     assert low < high

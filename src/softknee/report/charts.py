@@ -25,6 +25,10 @@ WIDTH, HEIGHT = 360, 224
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 38
 
 
+SMALLEST = 1e-300
+"""What is smaller, as a value on a log axis or as an axis' length, is 0: a subnormal has no decade to show."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Data → pixels, linear or logarithmic; what lies outside is put on the border."""
@@ -61,12 +65,12 @@ def nice(step: float) -> float:
 def span(values: Sequence[float], *, log: bool = False) -> tuple[float, float]:
     """Ends of an axis that holds `values`, never empty: whole decades if log."""
     if log:
-        positive = [v for v in values if v > 0]
+        positive = [v for v in values if v >= SMALLEST]
         low, high = (min(positive), max(positive)) if positive else (0.1, 1.0)
         floor, top = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
         return 10.0**floor, 10.0 ** max(top, floor + 1)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if high - low >= SMALLEST else (low - 0.5, high + 0.5)
 
 
 @dataclass

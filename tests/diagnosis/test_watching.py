@@ -440,3 +440,21 @@ def test_a_compiled_model_is_watched_without_a_warning() -> None:
             w.log(loss=loss)
     assert w.report().steps == 3 and w.report().output["rows"] > 0
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_lbfgs_takes_many_steps_in_one() -> None:
+    net, (x, y) = model(), (torch.randn(64, 8), torch.randint(0, 2, (64,)))
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=1.0, max_iter=20)
+    with softknee.watch(net, optimizer, every=1) as w:
+        for _ in range(12):
+
+            def closure() -> Tensor:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(net(x), y)
+                loss.backward()
+                return loss
+
+            w.log(loss=optimizer.step(closure))  # type: ignore[arg-type]
+    report = w.report()
+    assert not [f for f in report.findings if "update" in f.symptom]
+    assert any(line.startswith("unstable update: single updates") for line in report.unchecked)

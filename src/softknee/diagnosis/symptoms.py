@@ -63,7 +63,7 @@ def _gradients(m: Measurement) -> str | None:
 
 
 def _updates(m: Measurement) -> str | None:
-    return None if m.updates else "weights were not seen to be updated: watch the training"
+    return None if m.updates else "single updates of the weights were not seen: watch the training"
 
 
 def _losses(m: Measurement) -> str | None:

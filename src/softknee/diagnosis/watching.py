@@ -276,7 +276,8 @@ class Watch:
             first_nonfinite=self._probe.first_nonfinite,
             weights=self._weights,
             gradients=self._gradients,
-            updates=self._updates,
+            # LBFGS takes many inner steps in one, whose sum is no step to judge a learning rate by
+            updates=Series() if isinstance(self.optimizer, torch.optim.LBFGS) else self._updates,
             choices=self._choices,
             losses=self._losses,
             extra=self._extra,

@@ -151,7 +151,6 @@ def _run(output: Path, seed: int, epochs: int, out: Console) -> tuple[Story, boo
     plan = before.plan()
 
     def train_and_score(fresh: nn.Module, settings: Settings) -> Tensor:
-        # Read here, so that an arm whose setting were ignored would be noticed.
         train(fresh, data.train, settings, epochs)
         fresh.eval()
         with torch.no_grad():

@@ -172,7 +172,7 @@ def _diagnose(
         if outside is None:
             raise InputError("held_out holds no class labels: give (inputs, integer targets)")
         if confidence is not None:
-            outside = replace(outside, train_accuracy=confidence.accuracy, train_nll=confidence.nll)
+            outside = replace(outside, train_accuracy=confidence.accuracy)
         confidence = outside
     spread = float(torch.cat(targets_seen).std()) if sum(map(len, targets_seen)) > 1 else None
     return judge(replace(measurement, confidence=confidence, target_std=spread), model)
@@ -354,7 +354,7 @@ class _Labelled:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.sums = torch.zeros(6, dtype=torch.float64)
+        self.sums = torch.zeros(5, dtype=torch.float64)
 
     @torch.no_grad()
     def add(self, census: Census | None, output: Tensor, targets: Tensor) -> None:
@@ -368,23 +368,21 @@ class _Labelled:
             return
         top, guess = scores.max(1)
         sure, right = top.exp() > CONFIDENT, guess == labels
-        nll = -scores.gather(1, labels.unsqueeze(1)).squeeze(1)
         finite = scores.clamp_min(-100)
-        parts = (sure, sure & right, right, top.exp(), nll, finite.max(1).values - finite.mean(1))
+        parts = (sure, sure & right, right, top.exp(), finite.max(1).values - finite.mean(1))
         self.sums += torch.stack([part.double().sum() for part in parts]).cpu()
         self.rows += len(labels)
 
     def confidence(self, held_out: bool) -> Confidence | None:
         if not self.rows:
             return None
-        sure, sure_right, right, top, nll, scale = self.sums.tolist()
+        sure, sure_right, right, top, scale = self.sums.tolist()
         return Confidence(
             rows=self.rows,
             confident=sure / self.rows,
             confident_accuracy=sure_right / sure if sure else None,
             accuracy=right / self.rows,
             mean_confidence=top / self.rows,
-            nll=nll / self.rows,
             logit_scale=scale / self.rows,
             held_out=held_out,
         )

@@ -47,13 +47,11 @@ class Confidence:
     """Accuracy among those."""
     accuracy: float
     mean_confidence: float
-    nll: float
     logit_scale: float
     """Mean over rows of the largest logit minus the mean logit."""
     held_out: bool
     """Whether the rows were given as held out from training."""
     train_accuracy: float | None = None
-    train_nll: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,6 @@ class Measurement:
     steps: int
     every: int
     history: Mapping[str, Any]
-    normalised: bool
-    """Whether the model has normalisation layers."""
     regularisers: tuple[str, ...]
     """Regularisers found: dropout layers, weight decay, label smoothing."""
     confidence: Confidence | None = None
@@ -166,7 +162,6 @@ def measure(
         steps=steps,
         every=every,
         history=_history(segments, order, gradient_steps, updates, by_weight, moved, losses_seen, extra),
-        normalised=any("Norm" in type(module).__name__ for module in model.modules()),
         regularisers=_regularisers(model, optimizer),
     )
 

@@ -39,6 +39,12 @@ class NumpyTable(FloatTable):
     def total(self, x: Any) -> Any:
         return np.sum(x, axis=-1, keepdims=True)
 
+    def descending(self, x: Any) -> Any:
+        return -np.sort(-x, axis=-1)
+
+    def cumulative(self, x: Any) -> Any:
+        return np.cumsum(x, axis=-1)
+
     def erf(self, x: Any) -> Any:
         from scipy import special
 

@@ -104,7 +104,7 @@ class Composite:
         wanted = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
         if torch.compiler.is_compiling():
             return self.flat.apply(*arguments) if wanted else self.evaluate(*arguments)
-        if wanted or _transformed():
+        if wanted or transformed():
             return self._function.apply(*arguments)
         return self.evaluate(*arguments)
 
@@ -238,6 +238,6 @@ def _reduced(partial: Composite, grad: Tensor, arguments: list[Any], index: int)
     return _sum_to(partial(grad.to(wide), *[a.to(wide) if isinstance(a, Tensor) else a for a in arguments]), argument)
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Whether a torch.func transform (vmap, grad, jvp) or forward-mode AD is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0

@@ -1,7 +1,7 @@
 """Gated activations: f(gate)·up, of two projections of the same input."""
 
 from .rectifiers import relu
-from .sigmoids import sigmoid
+from .sigmoids import sigmoid, softcap
 from .smooth import gelu, silu
 from .spec import gated
 
@@ -44,3 +44,46 @@ def geglu(gate, up, ops):
 def swiglu(gate, up, ops):
     """SiLU-gated linear unit, silu(gate)·up."""
     return silu.on(ops, gate) * up
+
+
+def _clip(x, limit, ops):
+    # minimum and maximum pass the derivative on at a tie, as torch.clamp does
+    return ops.minimum(limit, ops.maximum(-limit, x))
+
+
+@gated(
+    aliases=("swigluoai",),
+    source="OpenAI 2025, gpt-oss, arXiv:2508.10925",
+    layout="interleaved",
+    conditions=("0 < limit",),
+    module_name="SwiGLUOAI",
+    tags=("ffn", "transformer", "llm"),
+)
+def swiglu_oai(gate, up, ops, *, alpha=1.702, limit=7.0):
+    """gpt-oss's SwiGLU: g·σ(alpha·g)·(u + 1), g = min(gate, limit), u = clip(up, ±limit). Packed interleaved."""
+    g = ops.minimum(limit, gate)
+    return g * ops.sigmoid(alpha * g) * (_clip(up, limit, ops) + 1.0)
+
+
+@gated(
+    aliases=("silu_and_mul_with_clamp",),
+    source="DeepSeek-V4; GLM-5.3",
+    conditions=("0 < limit",),
+    module_name="SwiGLUClamped",
+    tags=("ffn", "transformer", "llm"),
+)
+def swiglu_clamped(gate, up, ops, *, limit=10.0):
+    """SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped before SiLU, above only."""
+    return silu.on(ops, ops.minimum(limit, gate)) * _clip(up, limit, ops)
+
+
+@gated(
+    aliases=("situ_and_mul", "softcapped_swiglu"),
+    source="Kimi K3 2026, arXiv:2607.24653; Inkling-2",
+    conditions=("0 < gate_cap", "0 < up_cap"),
+    module_name="SiTUGLU",
+    tags=("ffn", "transformer", "llm"),
+)
+def situ_glu(gate, up, ops, *, gate_cap=4.0, up_cap=25.0):
+    """SwiGLU with both linear parts softly capped: σ(gate)·softcap(gate, gate_cap)·softcap(up, up_cap)."""
+    return sigmoid.on(ops, gate) * softcap.on(ops, gate, cap=gate_cap) * softcap.on(ops, up, cap=up_cap)

@@ -4,16 +4,12 @@ import math
 
 import torch
 
-from ..errors import InputError
 from .spec import normalizer
 
 
 def _tempered(function, x, dim, temperature):
     """function(x/temperature, dim), taken of (x − max x)/temperature: 0 at the maxima, so that ties share as T → 0."""
-    if isinstance(temperature, torch.Tensor):
-        if not torch.compiler.is_compiling() and not temperature.is_meta and not (temperature > 0).all():
-            raise InputError(f"temperature must be > 0, got {temperature.detach().flatten()[:8].tolist()}")
-    elif temperature == 1.0:
+    if not isinstance(temperature, torch.Tensor) and temperature == 1.0:
         return function(x, dim)
     # Half precision is computed in float32 and rounded once.
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -34,10 +30,10 @@ def _log_softmax(x, dim, temperature=1.0):
 
 
 @normalizer(
-    apply=_softmax,
+    _softmax,
     aliases=("softargmax",),
     source="Bridle 1990, NeurIPS; temperature: Hinton et al. 2015, arXiv:1503.02531",
-    bounds={"temperature": (0.0, math.inf)},
+    conditions=("0 < temperature",),
     torch="softmax",
     torch_module="Softmax",
     tags=("multi-class-output", "attention"),
@@ -49,9 +45,9 @@ def softmax(x, ops, *, temperature=1.0):
 
 
 @normalizer(
-    apply=_log_softmax,
+    _log_softmax,
     source="Bridle 1990, NeurIPS",
-    bounds={"temperature": (0.0, math.inf)},
+    conditions=("0 < temperature",),
     torch="log_softmax",
     torch_module="LogSoftmax",
     tags=("multi-class-output",),
@@ -60,3 +56,36 @@ def log_softmax(x, ops, *, temperature=1.0):
     """log softmax(x/T), without taking the logarithm of a number that has underflowed."""
     shifted = (x - ops.amax(x)) / temperature
     return shifted - ops.log(ops.total(ops.exp(shifted)))
+
+
+def _sparsemax(x, dim):
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if not x.numel():
+        return x.clone()
+    shifted = wide - wide.detach().amax(dim, keepdim=True)
+    with torch.no_grad():
+        falling = shifted.sort(dim, descending=True).values
+        totals = falling.cumsum(dim)
+        rank = torch.ones_like(falling).cumsum(dim)
+        size = (1.0 + rank * falling > totals).sum(dim, keepdim=True).clamp(min=1)
+        threshold = (totals.gather(dim, size - 1) - 1.0) / size
+        inside = ~(shifted <= threshold)  # a row with NaN is NaN
+    # Given the support, the projection is linear: autograd's derivatives of every order are exact.
+    tau = (torch.where(inside, shifted, 0.0).sum(dim, keepdim=True) - 1.0) / inside.sum(dim, keepdim=True)
+    return torch.where(inside, shifted - tau, 0.0).to(x.dtype)
+
+
+@normalizer(
+    _sparsemax,
+    source="Martins & Astudillo 2016, arXiv:1602.02068",
+    dim=-1,
+    tags=("attention", "sparse"),
+)
+def sparsemax(x, ops):
+    """The point of the probability simplex nearest to x: like softmax, with zeros."""
+    shifted = x - ops.amax(x)
+    falling = ops.descending(shifted)
+    rank = ops.cumulative(ops.sign(1.0 + ops.abs(falling)))
+    inside = 1.0 + rank * falling > ops.cumulative(falling)
+    size = ops.total(ops.where(inside, 1.0, 0.0))
+    return ops.maximum(shifted - (ops.total(ops.where(inside, falling, 0.0)) - 1.0) / size, 0.0)

@@ -5,7 +5,7 @@ import math
 from .spec import elementwise
 
 
-@elementwise(aliases=("linear",), source="-", limits=(-math.inf, math.inf), torch_module="Identity", native=True)
+@elementwise(aliases=("linear",), source="-", limits=(-math.inf, math.inf), torch_module="Identity")
 def identity(x, ops):
     """The identity, x: no activation."""
     return x
@@ -17,7 +17,6 @@ def identity(x, ops):
     limits=(0.0, math.inf),
     torch="relu",
     torch_module="ReLU",
-    native=True,
     tags=("hidden", "cnn"),
 )
 def relu(x, ops):
@@ -26,12 +25,36 @@ def relu(x, ops):
 
 
 @elementwise(
+    source="Krizhevsky 2010, Convolutional Deep Belief Networks on CIFAR-10; Howard et al. 2017, arXiv:1704.04861",
+    limits=(0.0, 6.0),
+    torch="relu6",
+    torch_module="ReLU6",
+    tags=("hidden", "cnn", "mobile"),
+)
+def relu6(x, ops):
+    """ReLU capped at 6, for low-precision hardware. Derivative 0 at 0 and at 6."""
+    return ops.where(x <= 0.0, 0.0, ops.where(x >= 6.0, 6.0, x))
+
+
+@elementwise(
+    aliases=("squared_relu", "relu_squared", "requ"),
+    source="So et al. 2021 (Primer), arXiv:2109.08668",
+    limits=(0.0, math.inf),
+    module_name="ReLU2",
+    tags=("hidden", "transformer", "llm"),
+)
+def relu2(x, ops):
+    """Squared ReLU, max(x, 0)²."""
+    positive = ops.maximum(x, 0.0)
+    return positive * positive
+
+
+@elementwise(
     aliases=("lrelu",),
     source="Maas et al. 2013, ICML",
     limits=(-math.inf, math.inf),
     torch="leaky_relu",
     torch_module="LeakyReLU",
-    native=True,
     tags=("hidden", "cnn"),
 )
 def leaky_relu(x, ops, *, negative_slope=0.01):
@@ -40,16 +63,29 @@ def leaky_relu(x, ops, *, negative_slope=0.01):
 
 
 @elementwise(
-    source="He et al. 2015, arXiv:1502.01852",
-    limits=(-math.inf, math.inf),
-    learnable=("weight",),
-    torch="prelu",
-    torch_module="PReLU",
-    tags=("hidden", "cnn", "learnable"),
+    aliases=("fatrelu", "trec"),
+    source="Konda et al. 2014, arXiv:1402.3337; ONNX ThresholdedRelu",
+    limits=(0.0, math.inf),
+    module_name="ThresholdedReLU",
+    tags=("hidden", "sparse"),
 )
-def prelu(x, ops, *, weight=0.25):
-    """Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1."""
-    return ops.where(x > 0.0, x, weight * x)
+def thresholded_relu(x, ops, *, threshold=1.0):
+    """x above the threshold, else 0: it jumps there. Derivative 0 at the threshold."""
+    return ops.where(x <= threshold, 0.0, x)
+
+
+@elementwise(
+    aliases=("hard_tanh", "clip"),
+    source="Collobert 2004, Large Scale Machine Learning (thesis)",
+    limits=(-1.0, 1.0),
+    conditions=("min_val <= max_val",),
+    torch="hardtanh",
+    torch_module="Hardtanh",
+    tags=("hidden", "gate"),
+)
+def hardtanh(x, ops, *, min_val=-1.0, max_val=1.0):
+    """x clipped to [min_val, max_val]. Derivative 0 at both ends."""
+    return ops.where(x <= min_val, min_val, ops.where(x >= max_val, max_val, x))
 
 
 @elementwise(
@@ -62,6 +98,19 @@ def prelu(x, ops, *, weight=0.25):
 def elu(x, ops, *, alpha=1.0):
     """Exponential linear unit: x above zero, alpha·(eˣ − 1) below."""
     return ops.where(x > 0.0, x, alpha * ops.expm1(x))
+
+
+@elementwise(
+    source="Barron 2017, arXiv:1704.07483",
+    limits=(-1.0, math.inf),
+    conditions=("0 < alpha",),
+    torch="celu",
+    torch_module="CELU",
+    tags=("hidden",),
+)
+def celu(x, ops, *, alpha=1.0):
+    """ELU whose derivative is continuous for every alpha: x above zero, alpha·(exp(x/alpha) − 1) below."""
+    return ops.where(x > 0.0, x, alpha * ops.expm1(x / alpha))
 
 
 # The fixed point of the mean and variance maps at (0, 1), Klambauer et al. 2017, equation 14.

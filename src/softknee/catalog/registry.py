@@ -10,7 +10,7 @@ from ..errors import InputError, closest
 from .spec import KINDS, Activation
 
 _BY_NAME: dict[str, Activation] = {}
-_INFRASTRUCTURE = {"spec", "registry"}
+_INFRASTRUCTURE = {"conditions", "registry", "spec"}
 
 
 def register(activation: Activation, overwrite: bool = False) -> Activation:

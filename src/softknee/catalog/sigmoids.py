@@ -1,4 +1,4 @@
-"""Bounded, S-shaped activations: gates and probabilities."""
+"""Bounded, S-shaped activations: gates, probabilities, caps."""
 
 from .spec import elementwise
 
@@ -17,6 +17,19 @@ def sigmoid(x, ops):
 
 
 @elementwise(
+    aliases=("hard_sigmoid",),
+    source="Howard et al. 2019, arXiv:1905.02244",
+    limits=(0.0, 1.0),
+    torch="hardsigmoid",
+    torch_module="Hardsigmoid",
+    tags=("gate", "cnn", "mobile"),
+)
+def hardsigmoid(x, ops):
+    """Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3."""
+    return ops.where(x <= -3.0, 0.0, ops.where(x >= 3.0, 1.0, (x + 3.0) / 6.0))
+
+
+@elementwise(
     source="LeCun et al. 1998, Efficient BackProp",
     limits=(-1.0, 1.0),
     torch="tanh",
@@ -26,3 +39,53 @@ def sigmoid(x, ops):
 def tanh(x, ops):
     """The hyperbolic tangent."""
     return ops.tanh(x)
+
+
+@elementwise(
+    aliases=("softclamp", "scaled_tanh"),
+    source="Bello et al. 2016, arXiv:1611.09940; Gemma 2 2024, arXiv:2408.00118",
+    limits=(-30.0, 30.0),
+    conditions=("0 < cap",),
+    tags=("attention", "llm"),
+)
+def softcap(x, ops, *, cap=30.0):
+    """cap·tanh(x/cap): x near 0, never beyond ±cap. Gemma 2 caps its final logits at 30, attention scores at 50."""
+    return cap * ops.tanh(x / cap)
+
+
+def _softsign_stable(x, ops):
+    # x/(1 + |x|) is ∞/∞ at the ends, and its derivative by the quotient rule cancels
+    size, slope = ops.abs(x), 1.0 / (1.0 + ops.abs(x))
+    value = ops.where(size > 1.0, ops.sign(x) / (1.0 + 1.0 / size), x * slope)
+    return ops.with_slope(value, x, slope * slope)
+
+
+@elementwise(
+    aliases=("soft_sign",),
+    source="Elliott 1993, ISR TR 93-8; Turian et al. 2009, LREC",
+    stable=_softsign_stable,
+    limits=(-1.0, 1.0),
+    torch="softsign",
+    torch_module="Softsign",
+    tags=("hidden",),
+)
+def softsign(x, ops):
+    """x/(1 + |x|): like tanh, but with tails that fall off as 1/x²."""
+    return x / (1.0 + ops.abs(x))
+
+
+def _laplace_stable(x, ops, *, mu, sigma):
+    # 1 + erf(u) = erfc(−u), which does not cancel on the left
+    return 0.5 * ops.erfc((mu - x) / (sigma * ops.sqrt(2.0)))
+
+
+@elementwise(
+    source="Ma et al. 2022 (MEGA), arXiv:2209.10655",
+    stable=_laplace_stable,
+    limits=(0.0, 1.0),
+    conditions=("0 < sigma",),
+    tags=("attention",),
+)
+def laplace(x, ops, *, mu=0.707107, sigma=0.282095):
+    """(1 + erf((x − mu)/(sigma·√2)))/2, the normal distribution function: mu and sigma make it resemble relu2 early."""
+    return 0.5 * (1.0 + ops.erf((x - mu) / (sigma * ops.sqrt(2.0))))

@@ -7,6 +7,9 @@ inputs, keyword-only arguments after it are parameters with their defaults:
     def silu(x, ops):
         "Sigmoid-weighted linear unit, x·σ(x)."
         return x * ops.sigmoid(x)
+
+A last input named `noise` makes it stochastic: one number per element, uniform on (0, 1), drawn at each call. Where
+nothing is drawn (RReLU outside training; facts, derivatives) the noise is its mean, ½.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ import torch
 from torch import Tensor
 
 from ..backends import table
-from ..backends.torch import Composite
+from ..backends.torch import Composite, transformed
 from ..errors import InputError, closest
+from .conditions import Condition, ends, parse_condition
 from ..expression import Expr, OpTable, compile_source, differentiate, emit, trace
 from ..plain import plain
 
@@ -38,14 +42,20 @@ KINDS = ("elementwise", "gated", "normalizer")
 # What functions and modules call their own arguments and state; a parameter of that name could not be given.
 TAKEN = {
     "activation", "channels", "device", "dim", "distribution", "dtype", "gate", "generator", "inplace", "input",
-    "layout", "learn", "learned", "mode", "order", "self", "settings", "tensor", "training", "up", "wrt",
+    "layout", "learn", "learned", "mode", "noise", "order", "self", "settings", "tensor", "training", "up", "wrt",
 }  # fmt: skip
 LAYOUTS = ("split", "gate_up", "up_gate", "interleaved")
 
 
+MEAN_NOISE = 0.5
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter: its default, the open interval it must lie in, whether modules learn it (one per channel)."""
+    """A parameter: its default, whether modules learn it (one value, or one per channel), the ends of its interval.
+
+    A switch, such as gumbel_softmax's `hard`, has True or False as its default and takes nothing else.
+    """
 
     name: str
     default: float
@@ -54,17 +64,16 @@ class Parameter:
     high: float = math.inf
 
     def check(self, value: Any, owner: str) -> None:
-        """Raises InputError where `value` is not a number or tensor, or a number outside (low, high)."""
-        if isinstance(value, Tensor):
-            return
-        if isinstance(value, bool) or not isinstance(value, Real):
+        """Raises InputError where `value` is of the wrong type."""
+        if isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                raise InputError(f"{owner}: {self.name} must be True or False, got {value!r}")
+        elif isinstance(value, Tensor):
+            if not value.is_floating_point():
+                dtype = str(value.dtype).removeprefix("torch.")
+                raise InputError(f"{owner}: {self.name} must be a real floating-point tensor, got {dtype}")
+        elif isinstance(value, bool) or not isinstance(value, Real):
             raise InputError(f"{owner}: {self.name} must be a number or a tensor, got {type(value).__name__}")
-        # An endpoint that is infinite is allowed: softplus's threshold is ∞ by default.
-        number = float(value)
-        if not (self.low < number < self.high or (math.isinf(number) and number in (self.low, self.high))):
-            raise InputError(
-                f"{owner}: {self.name}={value!r} is out of range; it must lie in ({self.low}, {self.high})"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +81,10 @@ class Activation:
     """A catalog entry. Calling it applies it to tensors, differentiably: `silu(x)`, `swiglu(gate, up)`.
 
     formula: the definition over an op table; `stable`, if given, is the same function in a form that does not cancel,
-    from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). torch,
-    torch_module, torch_arguments: what PyTorch calls it. module_name: the class in `softknee.nn`. native: PyTorch's own
-    op is exact, so it is the fast path.
-    layout: how a gated activation finds gate and up in one packed tensor.
+    from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). conditions: what
+    holds between parameters. torch, torch_module, torch_arguments: what PyTorch calls it. module_name: the class in
+    `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. stochastic: the formula takes
+    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call.
     """
 
     name: str
@@ -92,9 +101,11 @@ class Activation:
     torch_module: str | None = None
     torch_arguments: Mapping[str, Any] = field(default_factory=dict)
     module_name: str | None = None
-    native: bool = False
     layout: str | None = None
+    dim: int | None = None
     tags: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    stochastic: bool = False
     apply: Callable[..., Tensor] | None = None
 
     def __repr__(self) -> str:
@@ -129,7 +140,8 @@ class Activation:
         """
         exact = ops.name in ("mpmath", "sympy")
         body = self.formula if exact or self.stable is None else self.stable
-        return body(*inputs, ops, **(self.defaults | parameters))
+        noise = (MEAN_NOISE,) if self.stochastic and len(inputs) == len(self.inputs) else ()
+        return body(*inputs, *noise, ops, **(self.defaults | parameters))
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -148,8 +160,13 @@ class Activation:
                 known = f"its parameters are {', '.join(self.parameters)}" if self.parameters else "it has none"
                 raise InputError(f"{self.name} has no parameter {name!r}; {known}{closest(name, self.parameters)}")
             self.parameters[name].check(value, self.name)
-        given = {name: value if isinstance(value, Tensor) else float(value) for name, value in parameters.items()}
-        return self.defaults | given
+        given = {name: v if isinstance(v, (Tensor, bool)) else float(v) for name, v in parameters.items()}
+        resolved = self.defaults | given
+        for condition in self.conditions:
+            if not given.keys().isdisjoint(condition.names) and not _holds(condition, resolved):
+                found = ", ".join(f"{name}={_shown(resolved[name])}" for name in condition.names)
+                raise InputError(f"{self.name}: {found} is out of range; it must be {condition}")
+        return resolved
 
     @functools.cached_property
     def expression(self) -> Expr:
@@ -158,7 +175,11 @@ class Activation:
             raise InputError(
                 f"{self.name} is a normalizer: it reduces over a dimension and has no elementwise expression"
             )
-        return trace(self.stable or self.formula, self.inputs, self.parameters)
+        return trace(self._body, self.inputs, self.parameters, self.name)
+
+    def _body(self, *arguments: Any, **parameters: Any) -> Any:
+        *inputs, ops = arguments
+        return self.on(ops, *inputs, **parameters)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,6 +189,12 @@ class Activation:
     def composite(self) -> Composite:
         """The differentiable composite in PyTorch, of `names` in order."""
         return Composite(self.expression, self.names, len(self.inputs))
+
+    @functools.cached_property
+    def sampled(self) -> Composite:
+        """The same of a stochastic activation with its noise: of the inputs, the noise, the parameters."""
+        expression = trace(self._body, (*self.inputs, "noise"), self.parameters, self.name)
+        return Composite(expression, (*self.inputs, "noise", *self.parameters), len(self.inputs))
 
     @functools.cached_property
     def _slope(self) -> Composite:
@@ -201,7 +228,7 @@ class Activation:
         resolved = self.resolve(parameters)
         with np.errstate(all="ignore"):
             if self.kind == "normalizer" and order == 0:
-                return self.formula(*arrays, ops, **resolved)
+                return self.on(ops, *arrays, **resolved)
             code = self._numpy(order, wrt or self.inputs[0])
             result = code(ops, *arrays, *(resolved[p] for p in self.parameters))
             shape = np.broadcast_shapes(*(a.shape for a in arrays))
@@ -267,6 +294,22 @@ class Activation:
         return Module(self, **parameters)
 
 
+def _holds(condition: Condition, values: Mapping[str, Any]) -> bool:
+    """Whether it holds; of a tensor that cannot be looked at, or only by waiting for a device, it is taken to."""
+    tensors = [values[name] for name in condition.names if isinstance(values[name], Tensor)]
+    unseen = torch.compiler.is_compiling() or transformed()
+    if tensors and (unseen or any(t.device.type != "cpu" for t in tensors)):
+        return True
+    return bool(torch.as_tensor(condition.holds(values)).all())
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    values = value.detach().flatten()
+    return f"{values[:8].tolist()}{' …' if len(values) > 8 else ''}"
+
+
 def _word(name: str) -> str:
     escaped = name.replace("_", r"\_")
     return rf"\mathrm{{{escaped}}}"
@@ -282,8 +325,8 @@ def _define(
     formula: Callable[..., Any],
     *,
     kind: str,
-    learnable: tuple[str, ...],
-    bounds: Mapping[str, Any],
+    learnable: tuple[str, ...] = (),
+    conditions: tuple[str, ...] = (),
     **declared: Any,
 ) -> Activation:
     name = formula.__name__
@@ -297,32 +340,46 @@ def _define(
         if word.startswith("_"):
             raise InputError(f"{name!r}: the argument {word!r} must not begin with an underscore")
     at = names.index("ops")
+    stochastic = kind != "gated" and names[:at][1:] == ["noise"]
+    inputs = tuple(names[: at - 1] if stochastic else names[:at])
     wanted = {"elementwise": 1, "gated": 2, "normalizer": 1}[kind]
-    if at != wanted:
-        raise InputError(f"the {kind} definition {name!r} must take {wanted} input(s) before 'ops', it takes {at}")
-    parameters = {}
-    for argument in arguments[at + 1 :]:
-        if argument.name in TAKEN or hasattr(torch.nn.Module, argument.name):
-            raise InputError(f"{name!r}: a parameter cannot be named {argument.name!r}, which modules use themselves")
-        if isinstance(argument.default, bool) or not isinstance(argument.default, (int, float)):
-            raise InputError(f"{name!r}: the parameter {argument.name!r} needs a number as its default")
-        low, high = bounds.get(argument.name, (-math.inf, math.inf))
-        parameters[argument.name] = Parameter(
-            argument.name, float(argument.default), argument.name in learnable, float(low), float(high)
+    if len(inputs) != wanted:
+        raise InputError(
+            f"the {kind} definition {name!r} must take {wanted} input(s) before 'ops', it takes {len(inputs)}"
         )
-    for word in (*learnable, *bounds):
-        if word not in parameters:
+    own = {argument.name: argument.default for argument in arguments[at + 1 :]}
+    for word, default in own.items():
+        if word in TAKEN or hasattr(torch.nn.Module, word):
+            raise InputError(f"{name!r}: a parameter cannot be named {word!r}, which modules use themselves")
+        switch = isinstance(default, bool) and kind == "normalizer"
+        if not switch and (isinstance(default, bool) or not isinstance(default, (int, float))):
+            raise InputError(f"{name!r}: the parameter {word!r} needs a number as its default")
+    for words, of in ((learnable, "learnable"), (conditions, "conditions"), (declared.get("aliases"), "aliases")):
+        if isinstance(words, str):
+            raise InputError(f"{name!r}: {of} must be a tuple, got the string {words!r}")
+    for word in learnable:
+        if word not in own:
             raise InputError(f"{name!r} declares {word!r}, which is not one of its parameters")
-    if isinstance(declared.get("aliases"), str):
-        raise InputError(f"{name!r}: aliases must be a tuple of names, got the string {declared['aliases']!r}")
+    parsed = tuple(parse_condition(text, own, name) for text in conditions)
+    parameters = {
+        word: Parameter(
+            word, default if isinstance(default, bool) else float(default), word in learnable, *ends(word, parsed)
+        )
+        for word, default in own.items()
+    }
     summary = (inspect.getdoc(formula) or "").split("\n\n")[0].replace("\n", " ")
-    activation = Activation(name, kind, formula, tuple(names[:at]), parameters, summary, **declared)
+    activation = Activation(
+        name, kind, formula, inputs, parameters, summary, conditions=parsed, stochastic=stochastic, **declared
+    )
+    activation.resolve(activation.defaults)  # which must keep its own conditions
     object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
     object.__setattr__(activation, "__name__", name)
     if kind != "normalizer":
         # Here, so that a definition that cannot be traced is refused where it stands, and because Dynamo could not
         # build it later, in the middle of a trace. 0.3 ms each.
         activation.composite.flat  # noqa: B018
+        if stochastic:
+            activation.sampled.flat  # noqa: B018
     return activation
 
 
@@ -337,27 +394,25 @@ def elementwise(
     stable: Definition | None = None,
     limits: tuple[float, float] | None = None,
     learnable: tuple[str, ...] = (),
-    bounds: Mapping[str, tuple[float, float]] | None = None,
+    conditions: tuple[str, ...] = (),
     torch: str | None = None,
     torch_module: str | None = None,
     torch_arguments: Mapping[str, Any] | None = None,
     module_name: str | None = None,
-    native: bool = False,
     tags: tuple[str, ...] = (),
 ) -> Any:
     """Defines an activation of one input: `f(x, ops, *, parameter=default)`. Usable bare or with arguments.
 
-    The result is an `Activation`, not registered: `softknee.register(act)` makes its name known everywhere.
+    conditions: what parameters must keep, such as `"0 < beta"`. The result is an `Activation`, not registered:
+    `softknee.register(act)` makes its name known everywhere.
     Raises InputError for a definition of another shape, TypeError for one that steps outside the op table.
     """
     declared: dict[str, Any] = {
-        "aliases": aliases, "source": source, "stable": stable, "limits": limits, "torch": torch,
-        "torch_module": torch_module, "torch_arguments": torch_arguments or {},
-        "module_name": module_name, "native": native, "tags": tags,
+        "aliases": aliases, "source": source, "stable": stable, "limits": limits, "learnable": learnable,
+        "conditions": conditions, "torch": torch, "torch_module": torch_module,
+        "torch_arguments": torch_arguments or {}, "module_name": module_name, "tags": tags,
     }  # fmt: skip
-    define: Definition = functools.partial(
-        _define, kind="elementwise", learnable=learnable, bounds=bounds or {}, **declared
-    )
+    define: Definition = functools.partial(_define, kind="elementwise", **declared)
     return define(formula) if formula is not None else define
 
 
@@ -367,6 +422,7 @@ def gated(
     aliases: tuple[str, ...] = (),
     source: str = "",
     layout: str = "gate_up",
+    conditions: tuple[str, ...] = (),
     torch: str | None = None,
     torch_module: str | None = None,
     module_name: str | None = None,
@@ -376,10 +432,10 @@ def gated(
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
     declared: dict[str, Any] = {
-        "aliases": aliases, "source": source, "layout": layout, "torch": torch, "torch_module": torch_module,
-        "module_name": module_name, "tags": tags,
+        "aliases": aliases, "source": source, "layout": layout, "conditions": conditions, "torch": torch,
+        "torch_module": torch_module, "module_name": module_name, "tags": tags,
     }  # fmt: skip
-    define: Definition = functools.partial(_define, kind="gated", learnable=(), bounds={}, **declared)
+    define: Definition = functools.partial(_define, kind="gated", **declared)
     return define(formula) if formula is not None else define
 
 
@@ -388,14 +444,18 @@ def normalizer(
     *,
     aliases: tuple[str, ...] = (),
     source: str = "",
-    bounds: Mapping[str, tuple[float, float]] | None = None,
+    conditions: tuple[str, ...] = (),
+    dim: int | None = None,
     torch: str | None = None,
     torch_module: str | None = None,
     tags: tuple[str, ...] = (),
 ) -> Any:
-    """Defines an activation over a dimension: a NumPy reference, and `apply(x, dim, …)` that runs it in PyTorch."""
+    """Defines an activation over a dimension: a NumPy reference over the last axis, and how PyTorch runs it.
+
+    apply: `apply(x, dim, **parameters)`, or `apply(x, noise, dim, **parameters)` of a stochastic one.
+    """
     declared: dict[str, Any] = {
-        "aliases": aliases, "source": source, "torch": torch, "torch_module": torch_module, "tags": tags,
-        "apply": apply,
+        "aliases": aliases, "source": source, "conditions": conditions, "dim": dim, "torch": torch,
+        "torch_module": torch_module, "tags": tags, "apply": apply,
     }  # fmt: skip
-    return functools.partial(_define, kind="normalizer", learnable=(), bounds=bounds or {}, **declared)
+    return functools.partial(_define, kind="normalizer", **declared)

@@ -109,6 +109,9 @@ def _once(root: Expr, name: str) -> Expr:
             d[node] = _where(args[0] > args[1], d[args[0]], d[args[1]])
         elif op == "minimum":
             d[node] = _where(args[0] < args[1], d[args[0]], d[args[1]])
+        elif op == "with_slope":
+            value, x, slope = args
+            d[node] = d[value] if d[x] is ZERO else product(d[x], slope)
         elif op == "where":
             d[node] = _where(args[0], d[args[1]], d[args[2]])
         else:

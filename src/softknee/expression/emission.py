@@ -97,6 +97,8 @@ def _rewrite(node: Expr, seen: dict[Expr, Expr]) -> Expr:
         result = node
     elif node.op == "pi":
         result = constant(math.pi)
+    elif node.op == "with_slope":
+        result = _rewrite(node.args[0], seen)
     elif node.op in ("mul", "div"):
         result = _product(node, seen)
     else:

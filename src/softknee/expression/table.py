@@ -78,12 +78,25 @@ class OpTable:
         """`a` where the condition holds, else `b`; the derivative is the chosen branch's, never a mixture."""
         raise self._lacks("where")
 
+    def with_slope(self, value: Any, x: Any, slope: Any) -> Any:
+        """`value`, declaring that its derivative with respect to `x` is `slope`: for a form whose own rule would
+        cancel. Other derivatives (a parameter's) follow from `value`."""
+        return value
+
     # Reductions over the normalized dimension, kept as size 1: for normalizers, which are not traced.
     def amax(self, x: Any) -> Any:
         raise self._lacks("amax")
 
     def total(self, x: Any) -> Any:
         raise self._lacks("total")
+
+    def descending(self, x: Any) -> Any:
+        """Sorted along the normalized dimension, the largest first."""
+        raise self._lacks("descending")
+
+    def cumulative(self, x: Any) -> Any:
+        """Running totals along the normalized dimension."""
+        raise self._lacks("cumulative")
 
     # A coefficient times a factor that decays: `a·exp(u)` and its kin. In floating point the factor underflows long
     # before the product does, and ∞·0 is NaN where the limit is 0; a backend with machine arithmetic therefore

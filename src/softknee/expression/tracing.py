@@ -29,17 +29,23 @@ UNARY = (
     "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "atan", "tanh", "sech2", "sigmoid", "softplus", "erf", "erfc",
     "abs", "sign",
 )  # fmt: skip
-OTHERS = ("maximum", "minimum", "where")
+OTHERS = ("maximum", "minimum", "where", "with_slope")
 for _op in (*UNARY, *OTHERS):
     setattr(TracingTable, _op, _recorder(_op))
 
 _TABLE = TracingTable()
 
 
-def trace(function: Callable[..., Any], inputs: tuple[str, ...], parameters: Mapping[str, Any] | None = None) -> Expr:
+def trace(
+    function: Callable[..., Any],
+    inputs: tuple[str, ...],
+    parameters: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Expr:
     """The expression of `function(*inputs, ops, **parameters)`; a parameter stands as a symbol of its name.
 
-    Raises TypeError, naming the definition, where it uses what the op table does not know.
+    Raises TypeError, naming the definition (the function's name, or `name`), where it uses what the op table does not
+    know.
     """
     try:
         result = function(*map(symbol, inputs), _TABLE, **{name: symbol(name) for name in parameters or ()})
@@ -47,7 +53,7 @@ def trace(function: Callable[..., Any], inputs: tuple[str, ...], parameters: Map
         _check(expression)
         return expression
     except (TypeError, AttributeError) as error:
-        name = getattr(function, "__name__", repr(function))
+        name = name or getattr(function, "__name__", repr(function))
         raise TypeError(f"the definition of {name!r} cannot be traced: {error}") from error
 
 

@@ -1,7 +1,6 @@
 """The one door through which every activation of tensors goes: checks the arguments and chooses the path.
 
-A kernel where there is one (none yet); else PyTorch's own op, where the entry says that it is exact (`native`); else
-the composite. The call is visible to `__torch_function__` as a call of the `Activation` itself.
+A kernel where there is one (none yet); else the composite. The call is visible to `__torch_function__` as a call of the `Activation` itself.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from ..errors import InputError
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
     """`activation(*inputs)`; with `inplace`, written into the first input, as PyTorch's `inplace=True` does.
 
-    A normalizer takes `dim` (and `dtype`, to which the input is converted first) among its parameters. A 1-D tensor for
-    a parameter that modules learn (PReLU's weight) is one value per channel, dimension 1.
+    A normalizer takes `dim` (and `dtype`, to which the input is converted first) among its parameters, a stochastic
+    activation `generator`, an elementwise one of them `training`. A 1-D tensor for a parameter that modules learn
+    (PReLU's weight) is one value per channel, dimension 1.
     Raises InputError for a wrong number of inputs, a dtype that is not real floating point, a wrong parameter.
     """
     if has_torch_function(inputs):
@@ -41,18 +41,40 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
     if activation.apply is not None:
         return _normalize(activation, inputs[0], **parameters)
     _check(activation, inputs)
+    if activation.stochastic:
+        return _sampled(activation, inputs[0], **parameters)
     resolved = settled(activation, inputs[0], parameters) if parameters else activation.defaults
-    if activation.native and not any(isinstance(p, Tensor) for p in resolved.values()):
-        if activation.torch is None:
-            return inputs[0]  # identity
-        return getattr(torch.nn.functional, activation.torch)(*inputs, **resolved)
+    return activation.composite(*inputs, *(resolved[p] for p in activation.parameters))
+
+
+def _sampled(
+    activation: Activation,
+    x: Tensor,
+    training: bool = False,
+    generator: torch.Generator | None = None,
+    **parameters: Any,
+) -> Tensor:
+    resolved = settled(activation, x, parameters)
     values = [resolved[p] for p in activation.parameters]
-    return activation.composite(*inputs, *values)
+    if not training:
+        return activation.composite(x, *values)
+    return activation.sampled(x, noise_like(x, generator), *values)
+
+
+def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform numbers in (0, 1), one per element of `x`; float64 for float64, else float32.
+
+    Without a generator they come from PyTorch's, whose state activation checkpointing restores.
+    """
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    noise = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
+    # rand includes 0, where a logarithm is infinite: half its grid's step instead
+    return noise.clamp_(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
 
 
 def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
     for name, x in zip(activation.inputs, inputs, strict=True):
-        if not x.is_floating_point() and not (activation.native and not x.is_complex()):
+        if not x.is_floating_point():
             dtype = str(x.dtype).removeprefix("torch.")
             raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
 
@@ -88,11 +110,16 @@ def _normalize(
     x: Tensor,
     dim: int | None = None,
     dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
     **parameters: Any,
 ) -> Tensor:
+    dim = activation.dim if dim is None else dim
     if dim is None:
         raise InputError(f"{activation.name} needs dim, the dimension that sums to 1; for class scores it is dim=-1")
     x = x if dtype is None else x.to(dtype)
     _check(activation, (x,))
     assert activation.apply is not None
-    return activation.apply(x, dim, **activation.resolve(parameters))
+    resolved = activation.resolve(parameters)
+    if not activation.stochastic:
+        return activation.apply(x, dim, **resolved)
+    return activation.apply(x, noise_like(x, generator), dim, **resolved)

@@ -48,14 +48,14 @@ class Activation(nn.Module):
         super().__init__()
         self.activation = get(activation)
         self.inplace = inplace
-        self.dim = dim
         self.layout = layout or self.activation.layout
         if layout is not None and (self.activation.kind != "gated" or layout not in LAYOUTS[1:]):
             raise InputError(
                 f"{self.activation.name}: layout={layout!r} is unknown; for a gated activation it is one of "
                 f"{', '.join(LAYOUTS[1:])}"
             )
-        if self.activation.kind == "normalizer" and dim is None:
+        self.dim = self.activation.dim if dim is None else dim
+        if self.activation.kind == "normalizer" and self.dim is None:
             raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
         if channels < 1 or (channels > 1 and self.activation.kind != "elementwise"):
             allowed = "at least 1" if self.activation.kind == "elementwise" else "1"
@@ -86,6 +86,8 @@ class Activation(nn.Module):
             if len(inputs) == 1:
                 inputs = unpack(inputs[0], -1 if self.dim is None else self.dim, str(self.layout))
             return call(act, *inputs, **parameters)
+        if act.stochastic:
+            parameters["training"] = self.training
         return call(act, *inputs, inplace=self.inplace, **parameters)
 
     def extra_repr(self) -> str:

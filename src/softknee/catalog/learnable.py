@@ -1,0 +1,47 @@
+"""Activations with parameters that training learns, one value for all or one per channel."""
+
+import math
+
+from .spec import elementwise
+
+
+@elementwise(
+    source="He et al. 2015, arXiv:1502.01852",
+    limits=(-math.inf, math.inf),
+    learnable=("weight",),
+    torch="prelu",
+    torch_module="PReLU",
+    tags=("hidden", "cnn", "learnable"),
+)
+def prelu(x, ops, *, weight=0.25):
+    """Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1."""
+    return ops.where(x > 0.0, x, weight * x)
+
+
+@elementwise(
+    aliases=("swish_beta",),
+    source="Ramachandran et al. 2017, arXiv:1710.05941",
+    limits=(0.0, math.inf),
+    learnable=("beta",),
+    tags=("hidden", "learnable"),
+)
+def swish(x, ops, *, beta=1.0):
+    """x·σ(beta·x), beta learned. With beta = 1 it is SiLU, which many libraries call swish; 1.702 is quick_gelu."""
+    return x * ops.sigmoid(beta * x)
+
+
+@elementwise(
+    source="Huang & Schlag 2024, arXiv:2411.13010",
+    limits=(math.inf, math.inf),
+    learnable=("alpha_p", "alpha_n"),
+    module_name="XIELU",
+    tags=("hidden", "llm", "learnable"),
+)
+def xielu(x, ops, *, alpha_p=math.log(math.expm1(0.8)), alpha_n=math.log(math.expm1(0.3)), beta=0.5, eps=-1e-6):
+    """Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1 − x) + beta·x below.
+
+    αₚ = softplus(alpha_p) and αₙ = beta + softplus(alpha_n), both 0.8 at first: what is learned, and what checkpoints
+    hold, stands before the softplus. eps keeps the published implementation's guard, a step of 8e-7 at 0.
+    """
+    left = (beta + ops.softplus(alpha_n)) * (ops.expm1(ops.minimum(eps, x)) - x)
+    return ops.where(x > 0.0, ops.softplus(alpha_p) * x * x, left) + beta * x

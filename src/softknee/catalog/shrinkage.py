@@ -1,0 +1,57 @@
+"""Shrinkage: small inputs go to 0, as in sparse coding and wavelet denoising."""
+
+import math
+
+from .spec import elementwise
+
+
+@elementwise(
+    aliases=("hard_shrink",),
+    source="Donoho & Johnstone 1994, Biometrika 81",
+    limits=(-math.inf, math.inf),
+    torch="hardshrink",
+    torch_module="Hardshrink",
+    tags=("sparse",),
+)
+def hardshrink(x, ops, *, lambd=0.5):
+    """0 where |x| ≤ lambd, else x: it jumps at ±lambd, where its derivative is 0."""
+    return ops.where(ops.abs(x) <= lambd, 0.0, x)
+
+
+@elementwise(
+    aliases=("soft_shrink",),
+    source="Donoho 1995, IEEE Transactions on Information Theory 41",
+    limits=(-math.inf, math.inf),
+    conditions=("0 <= lambd",),
+    torch="softshrink",
+    torch_module="Softshrink",
+    tags=("sparse",),
+)
+def softshrink(x, ops, *, lambd=0.5):
+    """Soft thresholding: 0 where |x| ≤ lambd, else x moved towards 0 by lambd."""
+    return ops.where(ops.abs(x) <= lambd, 0.0, ops.where(x > 0.0, x - lambd, x + lambd))
+
+
+def _tanhshrink_stable(x, ops):
+    # Near 0 the difference cancels, but x·cosh x − sinh x = Σ 2k/(2k + 1)!·x²ᵏ⁺¹ has terms of one sign. Ten of them
+    # leave 1e-18 at |x| = 1. The derivative 1 − sech² is tanh².
+    square, t = x * x, ops.tanh(x)
+    series = 0.0
+    for k in range(10, 0, -1):
+        series = series * square + 2 * k / math.factorial(2 * k + 1)
+    near = series * square * x * ops.sqrt(ops.sech2(x))
+    return ops.with_slope(ops.where(ops.abs(x) < 1.0, near, x - t), x, t * t)
+
+
+@elementwise(
+    aliases=("tanh_shrink",),
+    source="PyTorch Tanhshrink",
+    stable=_tanhshrink_stable,
+    limits=(-math.inf, math.inf),
+    torch="tanhshrink",
+    torch_module="Tanhshrink",
+    tags=("sparse",),
+)
+def tanhshrink(x, ops):
+    """x − tanh(x): x³/3 near 0, x ∓ 1 far out."""
+    return x - ops.tanh(x)

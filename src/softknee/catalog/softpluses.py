@@ -1,0 +1,85 @@
+"""Smooth approximations of ReLU that stay positive, and their kin."""
+
+import math
+
+from .spec import elementwise
+
+
+@elementwise(
+    aliases=("smooth_relu",),
+    source="Dugas et al. 2001, NeurIPS",
+    limits=(0.0, math.inf),
+    conditions=("0 < beta",),
+    torch="softplus",
+    torch_module="Softplus",
+    tags=("positive",),
+)
+def softplus(x, ops, *, beta=1.0, threshold=math.inf):
+    """Smooth ReLU, log(1 + exp(beta·x))/beta; the identity where beta·x > threshold.
+
+    PyTorch's threshold is 20, a guard against overflow that this form does not need: off by up to 2e-9 in float64,
+    no difference in float32. Pass threshold=20 for exactly PyTorch's function.
+    """
+    return ops.where(beta * x > threshold, x, ops.softplus(beta * x) / beta)
+
+
+@elementwise(
+    aliases=("log_sigmoid",),
+    source="classical; the log-likelihood of logistic regression",
+    limits=(-math.inf, 0.0),
+    torch="logsigmoid",
+    torch_module="LogSigmoid",
+    tags=("binary-output",),
+)
+def logsigmoid(x, ops):
+    """log σ(x) = −log(1 + e⁻ˣ)."""
+    return -ops.softplus(-x)
+
+
+def _sqrt_softplus_stable(x, ops):
+    # Below −37 softplus is eˣ to the last bit of float64, but underflows long before its root does.
+    return ops.where(x < -37.0, ops.exp(0.5 * x), ops.sqrt(ops.softplus(x)))
+
+
+@elementwise(
+    aliases=("sqrtsoftplus",),
+    source="DeepSeek-V4, the router's scores",
+    stable=_sqrt_softplus_stable,
+    limits=(0.0, math.inf),
+    tags=("router", "positive", "llm"),
+)
+def sqrt_softplus(x, ops):
+    """The square root of softplus, √log(1 + eˣ)."""
+    return ops.sqrt(ops.softplus(x))
+
+
+def _squareplus_stable(x, ops, *, b):
+    # Left of 0 the sum cancels: (x + r)/2 = b/2/(r − x). Far out x² overflows, so r = |x|·√(1 + b/x²).
+    # The derivative is f/r, and its own b/(2r³).
+    size = ops.abs(x)
+    r = ops.where(size > 1.0, size * ops.sqrt(1.0 + b / x / x), ops.sqrt(x * x + b))
+    value = ops.where(x < 0.0, 0.5 * b / (r - x), 0.5 * (x + r))
+    return ops.with_slope(value, x, ops.with_slope(value / r, x, 0.5 * b / r / r / r))
+
+
+@elementwise(
+    source="Barron 2021, arXiv:2112.11687",
+    stable=_squareplus_stable,
+    limits=(0.0, math.inf),
+    conditions=("0 < b",),
+    tags=("positive",),
+)
+def squareplus(x, ops, *, b=4.0):
+    """(x + √(x² + b))/2: like softplus, without exponentials. b = 4 gives it softplus's curvature at 0."""
+    return 0.5 * (x + ops.sqrt(x * x + b))
+
+
+@elementwise(
+    aliases=("smelu",),
+    source="Blondel et al. 2019, arXiv:1901.02324; Shamir et al. 2022 (SmeLU), arXiv:2202.06499",
+    limits=(0.0, math.inf),
+    tags=("positive", "sparse"),
+)
+def sparse_plus(x, ops):
+    """0 below −1, x above 1, the parabola (x + 1)²/4 between: the integral of the piecewise linear sigmoid."""
+    return ops.where(x <= -1.0, 0.0, ops.where(x >= 1.0, x, 0.25 * (x + 1.0) * (x + 1.0)))

@@ -1,0 +1,45 @@
+"""Activations that draw random numbers: one uniform `noise` per element, from PyTorch's generator or one's own."""
+
+import math
+
+import torch
+
+from .normalizers import softmax
+from .spec import elementwise, normalizer
+
+
+@elementwise(
+    source="Xu et al. 2015, arXiv:1505.00853",
+    limits=(-math.inf, math.inf),
+    conditions=("lower <= upper",),
+    torch="rrelu",
+    torch_module="RReLU",
+    tags=("hidden", "cnn"),
+)
+def rrelu(x, noise, ops, *, lower=1 / 8, upper=1 / 3):
+    """Randomized leaky ReLU: in training each slope is drawn from [lower, upper], else it is their mean."""
+    return ops.where(x > 0.0, x, (lower + (upper - lower) * noise) * x)
+
+
+def _gumbel_softmax(logits, noise, dim, *, tau, hard):
+    y = softmax.apply(logits - torch.log(-torch.log(noise)), dim, temperature=tau)
+    if not hard:
+        return y
+    one_hot = torch.zeros_like(y).scatter(dim, y.argmax(dim, keepdim=True), 1.0)
+    return one_hot + (y - y.detach())  # the bracket is 0 and carries y's gradient
+
+
+@normalizer(
+    _gumbel_softmax,
+    aliases=("concrete",),
+    source="Jang et al. 2016, arXiv:1611.01144; Maddison et al. 2016, arXiv:1611.00712",
+    conditions=("0 < tau",),
+    dim=-1,
+    torch="gumbel_softmax",
+    tags=("sampling",),
+)
+def gumbel_softmax(logits, noise, ops, *, tau=1.0, hard=False):
+    """softmax((logits + g)/tau), g Gumbel: a differentiable sample of a category; hard makes it one-hot, with the soft
+    one's gradient (straight-through)."""
+    y = softmax.on(ops, logits - ops.log(-ops.log(noise)), temperature=tau)
+    return ops.where(y >= ops.amax(y), 1.0, 0.0) if hard else y

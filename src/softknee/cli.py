@@ -135,7 +135,7 @@ def list_command(
 ) -> None:
     """The activations in the catalog."""
     from .catalog import activations
-    from .catalog.spec import KINDS
+    from .catalog.activation import KINDS
 
     if kind is not None and kind not in KINDS:
         raise InputError(f"--kind {kind!r} is unknown; it must be one of {', '.join(KINDS)}")

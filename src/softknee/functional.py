@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from .catalog import Activation, activations
-from .catalog.spec import LAYOUTS
+from .catalog.activation import LAYOUTS
 from .errors import InputError
 from .kernels.dispatch import call
 

@@ -2,8 +2,9 @@
 
 import sys
 
+from .activation import Activation, Parameter
 from .registry import activations, discover, get, register
-from .spec import Activation, Parameter, elementwise, gated, normalizer
+from .spec import elementwise, gated, normalizer
 
 __all__ = ["Activation", "Parameter", "activations", "elementwise", "gated", "get", "normalizer", "register"]
 

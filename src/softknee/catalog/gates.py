@@ -73,7 +73,7 @@ def swiglu_oai(gate, up, ops, *, alpha=1.702, limit=7.0):
     tags=("ffn", "transformer", "llm"),
 )
 def swiglu_clamped(gate, up, ops, *, limit=10.0):
-    """SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped before SiLU, above only."""
+    """SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped first, and only above."""
     return silu.on(ops, ops.minimum(limit, gate)) * _clip(up, limit, ops)
 
 

@@ -30,6 +30,10 @@ def swish(x, ops, *, beta=1.0):
     return x * ops.sigmoid(beta * x)
 
 
+# softplus of these is 0.8 and 0.3
+ALPHA_P, ALPHA_N = math.log(math.expm1(0.8)), math.log(math.expm1(0.3))
+
+
 @elementwise(
     source="Huang & Schlag 2024, arXiv:2411.13010",
     limits=(math.inf, math.inf),
@@ -37,7 +41,7 @@ def swish(x, ops, *, beta=1.0):
     module_name="XIELU",
     tags=("hidden", "llm", "learnable"),
 )
-def xielu(x, ops, *, alpha_p=math.log(math.expm1(0.8)), alpha_n=math.log(math.expm1(0.3)), beta=0.5, eps=-1e-6):
+def xielu(x, ops, *, alpha_p=ALPHA_P, alpha_n=ALPHA_N, beta=0.5, eps=-1e-6):
     """Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1 − x) + beta·x below.
 
     αₚ = softplus(alpha_p) and αₙ = beta + softplus(alpha_n), both 0.8 at first: what is learned, and what checkpoints

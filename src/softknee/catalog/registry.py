@@ -7,10 +7,10 @@ import pkgutil
 from types import ModuleType
 
 from ..errors import InputError, closest
-from .spec import KINDS, Activation
+from .activation import KINDS, Activation
 
 _BY_NAME: dict[str, Activation] = {}
-_INFRASTRUCTURE = {"conditions", "registry", "spec"}
+_INFRASTRUCTURE = {"activation", "conditions", "registry", "spec"}
 
 
 def register(activation: Activation, overwrite: bool = False) -> Activation:

@@ -1,4 +1,6 @@
-X keyword-only arguments after it are parameters with their defaults:
+"""How an activation is written: `elementwise`, `gated` and `normalizer` turn a definition into an `Activation`.
+
+Positional arguments before `ops` are inputs, keyword-only arguments after it are parameters with their defaults:
 
     @elementwise(aliases=("swish",), source="Elfwing et al. 2017, arXiv:1702.03118")
     def silu(x, ops):
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .activation import KINDS, LAYOUTS, Activation, Parameter
+from .activation import LAYOUTS, Activation, Parameter
 from .conditions import ends, parse_condition
 
 # What functions and modules call their own arguments and state; a parameter of that name could not be given.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..catalog import Activation as Definition
 from ..catalog import activations, get
-from ..catalog.spec import LAYOUTS
+from ..catalog.activation import LAYOUTS
 from ..errors import InputError
 from ..functional import unpack
 from ..kernels.dispatch import call, per_channel

@@ -1,0 +1,303 @@
+"""What an activation is: one formula over the op table, its parameters, and what cannot be derived from them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backends import table
+from ..backends.torch import Composite, transformed
+from ..errors import InputError, closest
+from ..expression import Expr, OpTable, compile_source, differentiate, emit, trace
+from ..plain import plain
+from .conditions import Condition
+
+if TYPE_CHECKING:
+    from ..facts import Facts
+    from ..nn import Activation as Module
+
+KINDS = ("elementwise", "gated", "normalizer")
+LAYOUTS = ("split", "gate_up", "up_gate", "interleaved")
+MEAN_NOISE = 0.5
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter: its default, whether modules learn it (one value, or one per channel), the ends of its interval.
+
+    A switch, such as gumbel_softmax's `hard`, has True or False as its default and takes nothing else.
+    """
+
+    name: str
+    default: float
+    learnable: bool = False
+    low: float = -math.inf
+    high: float = math.inf
+
+    def check(self, value: Any, owner: str) -> None:
+        """Raises InputError where `value` is of the wrong type."""
+        if isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                raise InputError(f"{owner}: {self.name} must be True or False, got {value!r}")
+        elif isinstance(value, Tensor):
+            if not value.is_floating_point():
+                dtype = str(value.dtype).removeprefix("torch.")
+                raise InputError(f"{owner}: {self.name} must be a real floating-point tensor, got {dtype}")
+        elif isinstance(value, bool) or not isinstance(value, Real):
+            raise InputError(f"{owner}: {self.name} must be a number or a tensor, got {type(value).__name__}")
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """A catalog entry. Calling it applies it to tensors, differentiably: `silu(x)`, `swiglu(gate, up)`.
+
+    formula: the definition over an op table; `stable`, if given, is the same function in a form that does not cancel,
+    from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). conditions: what
+    holds between parameters. torch, torch_module, torch_arguments: what PyTorch calls it. module_name: the class in
+    `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. stochastic: the formula takes
+    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call.
+    """
+
+    name: str
+    kind: str
+    formula: Callable[..., Any]
+    inputs: tuple[str, ...]
+    parameters: Mapping[str, Parameter]
+    summary: str
+    source: str = ""
+    aliases: tuple[str, ...] = ()
+    stable: Callable[..., Any] | None = None
+    limits: tuple[float, float] | None = None
+    torch: str | None = None
+    torch_module: str | None = None
+    torch_arguments: Mapping[str, Any] = field(default_factory=dict)
+    module_name: str | None = None
+    layout: str | None = None
+    dim: int | None = None
+    tags: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    stochastic: bool = False
+    apply: Callable[..., Tensor] | None = None
+
+    def __repr__(self) -> str:
+        return f"<activation {self.name}>"
+
+    def __reduce__(self) -> Any:
+        # By reference to the definition, as functions are pickled; equality stays identity.
+        if "<locals>" in self.formula.__qualname__:
+            raise pickle.PicklingError(f"cannot pickle the activation {self.name!r}: it is defined inside a function")
+        return (_definition, (self.formula.__module__, self.formula.__qualname__))
+
+    def __copy__(self) -> Activation:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Activation:
+        return self
+
+    def __call__(self, *inputs: Tensor, **parameters: Any) -> Tensor:
+        """The activation of tensors: floating point, any shape; gated ones take gate and up, which broadcast.
+
+        Raises InputError for a wrong number of inputs, a dtype that is not real floating point, a parameter that does
+        not exist or lies out of range.
+        """
+        from ..kernels.dispatch import call
+
+        return call(self, *inputs, **parameters)
+
+    def on(self, ops: OpTable, *inputs: Any, **parameters: Any) -> Any:
+        """The body on an op table: the plain formula where arithmetic is exact, else the stable form.
+
+        For use in other definitions: `silu.on(ops, gate) * up`.
+        """
+        exact = ops.name in ("mpmath", "sympy")
+        body = self.formula if exact or self.stable is None else self.stable
+        noise = (MEAN_NOISE,) if self.stochastic and len(inputs) == len(self.inputs) else ()
+        return body(*inputs, *noise, ops, **(self.defaults | parameters))
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        return {p.name: p.default for p in self.parameters.values()}
+
+    @property
+    def class_name(self) -> str:
+        """The name of its module class: the declared one, PyTorch's, else the name in camel case."""
+        camel = "".join(part.capitalize() for part in self.name.split("_"))
+        return self.module_name or self.torch_module or camel
+
+    def resolve(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults overridden by `parameters`, checked. Raises InputError for unknown names and values out of range."""
+        for name, value in parameters.items():
+            if name not in self.parameters:
+                known = f"its parameters are {', '.join(self.parameters)}" if self.parameters else "it has none"
+                raise InputError(f"{self.name} has no parameter {name!r}; {known}{closest(name, self.parameters)}")
+            self.parameters[name].check(value, self.name)
+        given = {name: v if isinstance(v, (Tensor, bool)) else float(v) for name, v in parameters.items()}
+        resolved = self.defaults | given
+        for condition in self.conditions:
+            if any(name in given for name in condition.names) and not _holds(condition, resolved):
+                found = ", ".join(f"{name}={_shown(resolved[name])}" for name in condition.names)
+                raise InputError(f"{self.name}: {found} is out of range; it must be {condition}")
+        return resolved
+
+    @functools.cached_property
+    def expression(self) -> Expr:
+        """The traced body; symbols are the inputs' and the parameters' names."""
+        if self.kind == "normalizer":
+            raise InputError(
+                f"{self.name} is a normalizer: it reduces over a dimension and has no elementwise expression"
+            )
+        return trace(self._body, self.inputs, self.parameters, self.name)
+
+    def _body(self, *arguments: Any, **parameters: Any) -> Any:
+        *inputs, ops = arguments
+        return self.on(ops, *inputs, **parameters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.inputs, *self.parameters)
+
+    @functools.cached_property
+    def composite(self) -> Composite:
+        """The differentiable composite in PyTorch, of `names` in order."""
+        return Composite(self.expression, self.names, len(self.inputs))
+
+    @functools.cached_property
+    def sampled(self) -> Composite:
+        """The same of a stochastic activation with its noise: of the inputs, the noise, the parameters."""
+        expression = trace(self._body, (*self.inputs, "noise"), self.parameters, self.name)
+        return Composite(expression, (*self.inputs, "noise", *self.parameters), len(self.inputs))
+
+    @functools.cached_property
+    def _slope(self) -> Composite:
+        derived = differentiate(self.expression, self.inputs[0])
+        return Composite(derived, self.names, len(self.inputs), finite=self.inputs)
+
+    def slope(self, *inputs: Tensor, **parameters: Any) -> Tensor:
+        """f′ at `inputs` with respect to the first of them, without autograd; shape and dtype of the input."""
+        from ..kernels.dispatch import settled
+
+        resolved = settled(self, inputs[0], parameters)
+        with torch.no_grad():
+            return self._slope.evaluate(*inputs, *(resolved[p] for p in self.parameters))
+
+    def value(self, *inputs: Any, **parameters: Any) -> Any:
+        """The NumPy reference in float64, elementwise (a normalizer: over the last axis)."""
+        return self.derivative(*inputs, order=0, **parameters)
+
+    def derivative(self, *inputs: Any, order: int = 1, wrt: str | None = None, **parameters: Any) -> Any:
+        """The `order`-th derivative with respect to `wrt` (an input or a parameter; the first input unless said).
+
+        NumPy, float64, elementwise. Raises InputError for a normalizer with order > 0, a negative order, an unknown
+        `wrt`.
+        """
+        if not isinstance(order, int) or order < 0:
+            raise InputError(f"{self.name}: order must be a whole number of at least 0, got {order!r}")
+        if wrt is not None and wrt not in self.names:
+            raise InputError(f"{self.name}: wrt={wrt!r} is unknown; it must be one of {', '.join(self.names)}")
+        ops = table("numpy")
+        arrays = [np.asarray(x, dtype=np.float64) for x in inputs]
+        resolved = self.resolve(parameters)
+        with np.errstate(all="ignore"):
+            if self.kind == "normalizer" and order == 0:
+                return self.on(ops, *arrays, **resolved)
+            code = self._numpy(order, wrt or self.inputs[0])
+            result = code(ops, *arrays, *(resolved[p] for p in self.parameters))
+            shape = np.broadcast_shapes(*(a.shape for a in arrays))
+            return np.broadcast_to(np.asarray(result, dtype=np.float64), shape).copy()[()]
+
+    @functools.cached_property
+    def _numpy_codes(self) -> dict[tuple[int, str], Callable[..., Any]]:
+        return {}
+
+    def _numpy(self, order: int, wrt: str) -> Callable[..., Any]:
+        if (order, wrt) not in self._numpy_codes:
+            derived = differentiate(self.expression, wrt, order)
+            source = emit([derived], self.name, self.names, finite=self.inputs if order else ())
+            self._numpy_codes[order, wrt] = compile_source(source, self.name)
+        return self._numpy_codes[order, wrt]
+
+    def latex(self) -> str:
+        """The formula for display, from SymPy."""
+        import sympy
+
+        if self.kind == "normalizer":
+            softmax = r"\frac{e^{x_i/T}}{\sum_j e^{x_j/T}}"
+            known = {"softmax": softmax, "log_softmax": rf"\log {softmax}"}
+            return known.get(self.name, rf"{_word(self.name)}(x)_i")
+        from sympy.printing.latex import greek_letters_set
+
+        def spelled(name: str) -> str:
+            return name if len(name) == 1 or name in greek_letters_set else _word(name)
+
+        arguments = {name: sympy.Symbol(spelled(name), real=True) for name in self.names}
+        inputs = [arguments[name] for name in self.inputs]
+        parameters = {name: arguments[name] for name in self.parameters}
+        return sympy.latex(self.on(table("sympy"), *inputs, **parameters))
+
+    @property
+    def facts(self) -> Facts:
+        """What follows from the definition: range, extrema, gains, dead and saturated regions."""
+        from ..facts import facts
+
+        return facts(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is declared, and the facts at the default parameters, as plain JSON types."""
+        declared = {
+            "name": self.name,
+            "kind": self.kind,
+            "aliases": self.aliases,
+            "summary": self.summary,
+            "source": self.source,
+            "parameters": self.defaults,
+            "learnable": [p.name for p in self.parameters.values() if p.learnable],
+            "torch": self.torch,
+            "torch_module": self.torch_module,
+            "layout": self.layout,
+            "tags": self.tags,
+        }
+        return plain(declared | {"facts": None if self.kind == "normalizer" else self.facts})
+
+    def module(self, **parameters: Any) -> Module:
+        """A `torch.nn.Module` that applies it."""
+        from ..nn import Activation as Module
+
+        return Module(self, **parameters)
+
+
+def _holds(condition: Condition, values: Mapping[str, Any]) -> bool:
+    """Whether it holds; of a tensor that cannot be looked at, or only by waiting for a device, it is taken to."""
+    tensors = [values[name] for name in condition.names if isinstance(values[name], Tensor)]
+    if not tensors:
+        return condition.holds(values)
+    unseen = torch.compiler.is_compiling() or transformed()
+    if unseen or any(t.device.type != "cpu" for t in tensors):
+        return True
+    return bool(condition.holds(values).all())
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    values = value.detach().flatten()
+    return f"{values[:8].tolist()}{' …' if len(values) > 8 else ''}"
+
+
+def _word(name: str) -> str:
+    escaped = name.replace("_", r"\_")
+    return rf"\mathrm{{{escaped}}}"
+
+
+def _definition(module: str, qualname: str) -> Any:
+    import importlib
+
+    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))

@@ -23,10 +23,11 @@ def rrelu(x, noise, ops, *, lower=1 / 8, upper=1 / 3):
 
 def _gumbel_softmax(logits, noise, dim, *, tau, hard):
     y = softmax.apply(logits - torch.log(-torch.log(noise)), dim, temperature=tau)
-    if not hard:
-        return y
-    one_hot = torch.zeros_like(y).scatter(dim, y.argmax(dim, keepdim=True), 1.0)
-    return one_hot + (y - y.detach())  # the bracket is 0 and carries y's gradient
+    if hard:
+        one_hot = torch.zeros_like(y).scatter(dim, y.argmax(dim, keepdim=True), 1.0)
+        y = one_hot + (y - y.detach())  # the bracket is 0 and carries y's gradient
+    # The noise of half precision is float32: computed there, rounded once.
+    return y.to(logits.dtype)
 
 
 @normalizer(

@@ -1,184 +1,296 @@
-"""Every entry under PyTorch's machinery: autograd of every order, torch.func, compile, export, autocast, layouts."""
+"""Every entry under PyTorch's machinery: torch.func, autocast, checkpointing, threads, subclasses; copied and stored."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
+import threading
 
 import pytest
 import torch
-from torch.autograd import gradcheck, gradgradcheck
+from cases import gradients, inputs, numbers, tensors
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
 import softknee
+import softknee.functional as SF
+
+CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 
 
-def inputs(activation, *shape, dtype=torch.float64, grad=True):
-    """Random tensors, away from kinks, where differences of the checks would straddle them."""
-    generator = torch.Generator().manual_seed(7)
-    made = []
-    for _ in activation.inputs:
-        x = torch.randn(shape, generator=generator, dtype=torch.float64)
-        for kink in () if activation.kind == "normalizer" else activation.facts.breakpoints:
-            x = torch.where((x - kink).abs() < 1e-2, x + 0.05, x)
-        made.append(x.to(dtype).requires_grad_(grad))
-    return tuple(made)
+def test_jacobians(case):
+    x = inputs(case.activation, 2, 3, grad=False)
+    every = tuple(range(len(x)))
+    forward, reverse = jacfwd(case.seeded, every, randomness="same")(*x), jacrev(case.seeded, every)(*x)
+    torch.testing.assert_close(forward, reverse, **CLOSE)
+    torch.testing.assert_close(reverse, torch.autograd.functional.jacobian(case.seeded, x), **CLOSE)
 
 
-def run(activation):
-    return (lambda x: activation(x, dim=-1)) if activation.kind == "normalizer" else activation
+def test_jvp_and_vjp(case):
+    x = inputs(case.activation, 2, 3, grad=False)
+    direction = tuple(torch.linspace(-1, 1, 6, dtype=torch.float64).view(2, 3) for _ in x)
+    value, tangent = jvp(case.seeded, x, direction)
+    again, pull = vjp(case.seeded, *x)
+    weights = torch.linspace(1, 2, 6, dtype=torch.float64).view(2, 3)
+    inner = sum((p * d).sum() for p, d in zip(pull(weights), direction, strict=True))
+    torch.testing.assert_close(inner, (tangent * weights).sum(), **CLOSE)
+    assert torch.equal(value, again)
+    torch.testing.assert_close(value, case.seeded(*x), **CLOSE)
 
 
-def test_gradcheck(activation):
-    x = inputs(activation, 3, 4)
-    assert gradcheck(run(activation), x, check_forward_ad=True, check_batched_grad=True)
+def test_hessian(case):
+    x = inputs(case.activation, 2, 3, grad=False)
+    weights = torch.linspace(0.5, 1.5, 6, dtype=torch.float64).view(2, 3)
+    every = tuple(range(len(x)))
+    found = hessian(lambda *x: (case.seeded(*x) * weights).sum(), every)
+    if case.draws:
+        with pytest.raises(RuntimeError, match="random operation"):
+            found(*x)  # vmap asks which randomness is meant
+        noisy = functools.partial(jacfwd, argnums=every, randomness="same")
+        found = noisy(jacrev(lambda *x: (case.seeded(*x) * weights).sum(), every))
+    wanted = torch.autograd.functional.hessian(lambda *x: (case.seeded(*x) * weights).sum(), x)
+    torch.testing.assert_close(found(*x), wanted, **CLOSE)
 
 
-def test_gradgradcheck(activation):
-    assert gradgradcheck(run(activation), inputs(activation, 2, 3))
-
-
-def test_parameter_gradcheck(elementwise):
-    for name, parameter in elementwise.parameters.items():
-        if parameter.default in (float("inf"),):
-            continue
-        p = torch.tensor([parameter.default], dtype=torch.float64, requires_grad=True)
-        (x,) = inputs(elementwise, 5)
-        assert gradcheck(lambda x, p, name=name: elementwise(x, **{name: p}), (x, p))
-        assert gradgradcheck(lambda x, p, name=name: elementwise(x, **{name: p}), (x, p))
-
-
-def test_func(elementwise):
+def test_elementwise_transforms_are_its_derivatives(elementwise):
     (x,) = inputs(elementwise, 6, grad=False)
-    hessian = torch.func.hessian(lambda z: elementwise(z).sum())(x)
-    assert torch.allclose(hessian, hessian.diagonal().diag())
-    second = torch.as_tensor(elementwise.derivative(x.numpy(), order=2))
-    torch.testing.assert_close(hessian.diagonal(), second, rtol=1e-9, atol=1e-12)
-    each = torch.func.vmap(torch.func.grad(elementwise))(x)
-    torch.testing.assert_close(each, torch.as_tensor(elementwise.derivative(x.numpy())), rtol=1e-12, atol=1e-15)
-    value, tangent = torch.func.jvp(elementwise, (x,), (torch.ones_like(x),))
-    torch.testing.assert_close(tangent, each)
-    torch.testing.assert_close(value, elementwise(x))
+    second = hessian(lambda z: elementwise(z).sum())(x)
+    assert torch.equal(second, second.diagonal().diag())
+    wanted = torch.as_tensor(elementwise.derivative(x.numpy(), order=2))
+    torch.testing.assert_close(second.diagonal(), wanted, rtol=1e-9, atol=1e-12)
+    first = torch.as_tensor(elementwise.derivative(x.numpy()))
+    torch.testing.assert_close(vmap(grad(elementwise))(x), first, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(jvp(elementwise, (x,), (torch.ones_like(x),))[1], first, rtol=1e-12, atol=1e-15)
 
 
-def test_compile(activation):
-    """fullgraph: no break, forward and backward equal to eager."""
-    torch._dynamo.reset()
-    function = run(activation)
-    eager, compiled = inputs(activation, 4, 5), inputs(activation, 4, 5)
-    wanted = function(*eager)
-    got = torch.compile(function, fullgraph=True, backend="aot_eager")(*compiled)
-    torch.testing.assert_close(got, wanted)
-    for a, b in zip(torch.autograd.grad(wanted.sum(), eager), torch.autograd.grad(got.sum(), compiled), strict=True):
-        torch.testing.assert_close(b, a)
+def test_parameter_transforms(parametrized_case):
+    """Gradient, forward derivative and Hessian of the parameters, and vmap over them."""
+    case = parametrized_case
+    x = inputs(case.activation, 2, 3, grad=False)
+    given = tensors(case.activation, grad=False)
+    names = list(given)
+
+    def total(*values):
+        y = case.seeded(*x, **dict(zip(names, values, strict=True)))
+        return (y * torch.linspace(0.5, 1.5, 6, dtype=y.dtype).view(2, 3)).sum()
+
+    values, every = tuple(given.values()), tuple(range(len(names)))
+    reverse = jacrev(total, every)(*values)
+    torch.testing.assert_close(jacfwd(total, every, randomness="same")(*values), reverse, **CLOSE)
+    leaves = [v.clone().requires_grad_() for v in values]
+    torch.testing.assert_close(list(reverse), list(torch.autograd.grad(total(*leaves), leaves)), **CLOSE)
+    second = jacfwd(jacrev(total, every), every, randomness="same")(*values)
+    torch.testing.assert_close(second, torch.autograd.functional.hessian(total, values), **CLOSE)
+    if case.activation.kind == "elementwise" and not case.draws:
+        weights = torch.linspace(0.5, 1.5, 6, dtype=torch.float64).view(2, 3)
+        plain = {name: v.item() for name, v in given.items()}
+        for i, name in enumerate(names):
+            exact = torch.as_tensor(case.activation.derivative(x[0].numpy(), order=2, wrt=name, **plain))
+            torch.testing.assert_close(second[i][i], (exact * weights).sum(), rtol=1e-9, atol=1e-11)
+    many = [torch.stack([v, v * 1.01]) for v in values]
+    each = vmap(total, randomness="same")(*many)
+    torch.testing.assert_close(each, torch.stack([total(*(m[i] for m in many)) for i in range(2)]), **CLOSE)
 
 
-def test_compile_without_gradients(activation):
-    torch._dynamo.reset()
-    function = run(activation)
-    x = inputs(activation, 4, 5, grad=False)
-    torch.testing.assert_close(torch.compile(function, fullgraph=True, backend="aot_eager")(*x), function(*x))
+def test_vmap(case):
+    """The rows one by one: what the whole is, wherever the batch dimension stands, and with one input unbatched."""
+    x = inputs(case.activation, 3, 4, grad=False)
+    if case.draws:
+        with pytest.raises(RuntimeError, match="randomness"):
+            vmap(case.function)(*x)
+        same = vmap(case.seeded, randomness="same")(*(v.expand(3, 3, 4) for v in x))
+        assert torch.equal(same[0], same[1])
+        different = vmap(case.seeded, randomness="different")(*(v.expand(3, 3, 4) for v in x))
+        assert not torch.equal(different[0], different[1])
+        return
+    whole = case.function(*x)
+    torch.testing.assert_close(vmap(case.function)(*x), whole, **CLOSE)
+    torch.testing.assert_close(vmap(case.function, in_dims=1)(*(v.t() for v in x)), whole, **CLOSE)
+    stacked = vmap(vmap(case.function))(*(v.view(3, 2, 2) for v in x))
+    torch.testing.assert_close(stacked, case.function(*(v.view(3, 2, 2) for v in x)), **CLOSE)
+    if len(x) == 2:
+        torch.testing.assert_close(
+            vmap(case.function, (0, None))(x[0], x[1][0]), case.function(x[0], x[1][0].expand(3, 4)), **CLOSE
+        )
 
 
-def test_compile_of_ones_own():
-    """An activation that was never called before is compiled all the same."""
+def test_per_sample_gradients(parametrized_case):
+    """vmap(grad) of a parameter: one gradient a sample, which sum to the batch's."""
+    case = parametrized_case
+    if case.draws:
+        pytest.skip("vmap and a loop draw noise of different shapes")
+    x, given = inputs(case.activation, 5, 3, grad=False), tensors(case.activation)
 
-    @softknee.elementwise
-    def own(x, ops, *, a=1.5):
-        """x·tanh(a·x)."""
-        return x * ops.tanh(a * x)
+    def loss(given, *x):
+        return case.function(*x, **given).square().sum()
 
-    torch._dynamo.reset()
-    x = torch.randn(5, requires_grad=True)
-    y = torch.compile(own, fullgraph=True, backend="aot_eager")(x)
-    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], own.slope(x))
-
-
-def test_export(activation):
-    class Model(torch.nn.Module):
-        def forward(self, *x):
-            return run(activation)(*x)
-
-    x = inputs(activation, 2, 3, dtype=torch.float32, grad=False)
-    program = torch.export.export(Model(), x)
-    torch.testing.assert_close(program.module()(*x), Model()(*x))
+    fixed = {name: v.detach() for name, v in given.items()}
+    each = vmap(grad(loss), in_dims=(None, *[0] * len(x)))(fixed, *x)
+    whole = torch.autograd.grad(loss(given, *x), list(given.values()))
+    torch.testing.assert_close([g.sum(0) for g in each.values()], list(whole), rtol=1e-10, atol=1e-12)
 
 
-def test_autocast_and_half(activation):
-    x = inputs(activation, 4, 4, dtype=torch.bfloat16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = run(activation)(*x)
-    (grad, *_) = torch.autograd.grad(y.float().sum(), x)
-    assert grad.dtype == torch.bfloat16
-    wide = run(activation)(*(v.double() for v in x))
-    torch.testing.assert_close(y.double(), wide, rtol=2e-2, atol=1e-2)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_and_half(case, dtype):
+    """Half precision in and out, gradients too, under autocast and without; close to the exact function."""
+    x = inputs(case.activation, 4, 4, dtype=dtype)
+    wide = tuple(v.detach().double().requires_grad_() for v in x)
+    wanted = case.seeded(*wide)
+    exact = gradients(wanted, wide)
+    tolerance = {"rtol": 2e-2, "atol": 1e-2}
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            y = case.seeded(*x)
+        assert y.dtype == dtype or enabled
+        found = gradients(y, x)
+        assert {g.dtype for g in found} == {dtype}
+        if not case.draws:  # half precision draws its noise in float32
+            torch.testing.assert_close(y.double(), wanted, **tolerance)
+            torch.testing.assert_close([g.double() for g in found], exact, rtol=5e-2, atol=2e-2)
 
 
-def test_checkpoint(activation):
-    x = inputs(activation, 3, 3)
-    plain = torch.autograd.grad(run(activation)(*x).sum(), x)
-    again = torch.autograd.grad(checkpoint(run(activation), *x, use_reentrant=False).sum(), x)
-    for a, b in zip(plain, again, strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_between_layers(case, dtype):
+    """Between linear layers, as autocast is used: it runs, in the dtype that PyTorch's own function gives there."""
+    wide = 2 if case.activation.kind == "gated" else 1
+    first, last, module = torch.nn.Linear(6, 4 * wide), torch.nn.Linear(4, 2), case.module()
+    x = torch.randn(5, 6)
+    with torch.autocast("cpu", dtype=dtype):
+        hidden = module(first(x))
+        y = last(hidden)
+        theirs = getattr(torch.nn.functional, case.activation.torch or "", None)
+        if theirs is not None and case.activation.kind == "normalizer":
+            assert hidden.dtype == theirs(first(x), dim=-1).dtype
+        elif case.activation.kind != "normalizer":
+            assert hidden.dtype == dtype
+    y.float().sum().backward()
+    for parameter in (*first.parameters(), *module.parameters()):
+        assert parameter.grad is not None and parameter.grad.isfinite().all()
+        assert parameter.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1,)])
-def test_shapes(activation, shape):
-    if activation.kind == "normalizer" and shape == ():
-        pytest.skip("needs a dimension")
-    x = inputs(activation, *shape)
-    y = run(activation)(*x)
-    assert y.shape == shape
-    y.sum().backward()
-    assert all(v.grad is None or v.grad.shape == shape for v in x)
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoint(case, use_reentrant):
+    """Recomputed in the backward pass: the same gradients, of inputs and learned parameters, with the same noise."""
+    learn = tuple(numbers(case.activation))
+    module = case.module(learn=learn).double()
+    x = inputs(case.activation, 3, 4)
+    leaves = (*x, *module.parameters())
+
+    def losses():
+        torch.manual_seed(3)
+        return module(*x)
+
+    def again():
+        torch.manual_seed(3)
+        return checkpoint(module, *x, use_reentrant=use_reentrant)
+
+    plain = losses()
+    plain.square().sum().backward()
+    wanted = [v.grad.clone() for v in leaves]
+    for v in leaves:
+        v.grad = None
+    kept = again()
+    assert torch.equal(kept, plain)
+    torch.rand(5)  # noise drawn elsewhere in between
+    kept.square().sum().backward()
+    assert all(torch.equal(v.grad, g) for v, g in zip(leaves, wanted, strict=True))
 
 
-def test_strides(activation):
-    x = inputs(activation, 2, 3, 4, 6, dtype=torch.float32, grad=False)
-    for view in (
-        lambda v: v.to(memory_format=torch.channels_last),
-        lambda v: v.transpose(0, 3),
-        lambda v: v[:, ::2, 1:, ::3],
-        lambda v: v[:1].expand(5, -1, -1, -1),
-    ):
-        viewed = tuple(map(view, x))
-        got = run(activation)(*viewed)
-        torch.testing.assert_close(got, run(activation)(*(v.contiguous() for v in viewed)), rtol=0, atol=0)
-
-
-def test_meta_and_complex(activation):
-    meta = tuple(torch.empty(3, 4, device="meta") for _ in activation.inputs)
-    assert run(activation)(*meta).shape == (3, 4)
-    with pytest.raises(ValueError, match="real floating-point"):
-        run(activation)(*(torch.zeros(2, 2, dtype=torch.complex64) for _ in activation.inputs))
-
-
-def test_inplace(elementwise):
-    (x,) = inputs(elementwise, 8, grad=False)
-    mine = x.clone()
-    assert elementwise(mine, inplace=True) is mine or elementwise.name == "identity"
-    torch.testing.assert_close(mine, elementwise(x))
-    leaf = x.clone().requires_grad_()
-    (grad,) = torch.autograd.grad(elementwise(leaf * 1.0, inplace=True).sum(), leaf)
-    torch.testing.assert_close(grad, torch.as_tensor(elementwise.derivative(x.numpy())), rtol=1e-12, atol=1e-15)
-
-
-def test_module(activation):
-    """A module that deep-copies, pickles, and keeps a state_dict."""
+def test_threads(activation):
+    """First called from several threads at once, a definition that nothing has been derived from yet."""
+    fresh = pickle.loads(pickle.dumps(activation)) if activation.kind == "normalizer" else copy_of(activation)
+    x = inputs(activation, 16)
     options = {"dim": -1} if activation.kind == "normalizer" else {}
-    module = softknee.nn.Activation(activation, **options)
-    x = inputs(activation, 3, 4, dtype=torch.float32, grad=False)
-    wanted = module(*x)
-    assert torch.equal(copy.deepcopy(module)(*x), wanted)
-    buffer = io.BytesIO()
-    torch.save(module.state_dict(), buffer)
-    buffer.seek(0)
-    twin = softknee.nn.Activation(activation, **options)
-    twin.load_state_dict(torch.load(buffer, weights_only=True))
-    assert torch.equal(twin(*x), wanted)
-    assert module(*x).dtype == torch.float32
+    start, found = threading.Barrier(4), [None] * 4
+
+    def work(i):
+        mine = tuple(v.detach().clone().requires_grad_() for v in x)
+        generator = {"generator": torch.Generator().manual_seed(1)} if activation.stochastic else {}
+        start.wait()
+        y = fresh(*mine, **options, **generator)
+        first = torch.autograd.grad(y.square().sum(), mine, create_graph=True)
+        second = torch.autograd.grad(sum(g.sum() for g in first), mine)
+        found[i] = [y.detach(), *first, *second]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def copy_of(activation):
+    """The same definition, defined once more."""
+    define = softknee.elementwise if activation.kind == "elementwise" else softknee.gated
+    return define(activation.formula, stable=activation.stable) if activation.stable else define(activation.formula)
+
+
+class Tagged(torch.Tensor):
+    """A subclass that notes which functions it meets."""
+
+    seen: list = []  # noqa: RUF012
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        cls.seen.append(function)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_a_subclass_sees_the_activation(case):
+    """`__torch_function__` is called with the activation itself, and its results are of the subclass."""
+    x = inputs(case.activation, 3, 4, grad=False)
+    Tagged.seen.clear()
+    y = case.seeded(*(v.as_subclass(Tagged) for v in x))
+    assert Tagged.seen[0] is case.activation and type(y) is Tagged
+    assert torch.equal(y.as_subclass(torch.Tensor), case.seeded(*x))
+
+
+def test_deepcopy_and_state_dict(case):
+    """A module with everything learned that can be: copied, stored, loaded, moved to another dtype."""
+    learn = tuple(numbers(case.activation))
+    module = case.module(learn=learn)
+    for parameter in module.parameters():
+        parameter.data.mul_(1.05).add_(0.01)
+    x = inputs(case.activation, 3, 4, dtype=torch.float32, grad=False)
+
+    def value(module):
+        torch.manual_seed(5)
+        return module(*x)
+
+    wanted = value(module)
+    assert wanted.dtype == torch.float32 and set(module.state_dict()) == set(learn)
+    copied = copy.deepcopy(module)
+    assert torch.equal(value(copied), wanted) and copied.training == module.training
+    for mine, theirs in zip(copied.parameters(), module.parameters(), strict=True):
+        assert mine is not theirs and mine.data_ptr() != theirs.data_ptr()
+    stored = io.BytesIO()
+    torch.save(module.state_dict(), stored)
+    stored.seek(0)
+    twin = case.module(learn=learn)
+    twin.load_state_dict(torch.load(stored, weights_only=True))
+    assert torch.equal(value(twin), wanted)
+    assert torch.equal(value(pickle.loads(pickle.dumps(module))), wanted)
+    if learn:
+        with pytest.raises(RuntimeError, match=f"Missing key.*{learn[0]}"):
+            twin.load_state_dict({})
+    for dtype in (torch.float64, torch.bfloat16):
+        moved = copy.deepcopy(module).to(dtype)
+        y = moved(*(v.to(dtype).requires_grad_() for v in x))
+        y.sum().backward()
+        assert y.dtype == dtype and {p.grad.dtype for p in moved.parameters()} <= {dtype}
 
 
 def test_pickle_keeps_identity(activation):
+    """By reference, as functions are: the activation, its function, an instance of its class."""
     assert pickle.loads(pickle.dumps(activation)) is activation
+    assert copy.deepcopy(activation) is copy.copy(activation) is activation
+    function = getattr(SF, activation.name)
+    assert pickle.loads(pickle.dumps(function)) is function and copy.deepcopy(function) is function
+    named = getattr(softknee.nn, activation.class_name)
+    made = named(dim=1) if activation.kind == "normalizer" else named()
+    again = pickle.loads(pickle.dumps(made))
+    assert type(again) is named and again.activation is activation and repr(again) == repr(made)

@@ -13,9 +13,13 @@ decaying side only.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
-from ..expression import OpTable
+import numpy as np
+
+from ..expression import Expr, OpTable, compile_source, emit
 
 
 class FloatTable(OpTable):
@@ -57,3 +61,21 @@ class FloatTable(OpTable):
     def erfcx(self, x: Any) -> Any:
         """exp(x²)·erfc(x) for x ≥ 1."""
         raise NotImplementedError
+
+
+def unsteady(
+    expression: Expr, inputs: Sequence[str], parameters: Sequence[str], defaults: Sequence[float]
+) -> tuple[str, ...]:
+    """The inputs of a derivative whose ±∞ its code must make finite first: all, or none where a trial shows no NaN.
+
+    The terms of a derivative at ±∞ may be 0·∞, while at a huge finite number it already has its limit. The trial has
+    one input at ±∞ at a time, the parameters at their defaults and the cotangent (a name with an underscore) at 1.
+    """
+    from .numpy import OPS
+
+    points = {name: (1.0,) if name.startswith("_") else (-np.inf, -2.0, 3.0, np.inf) for name in inputs}
+    trials = [t for t in itertools.product(*points.values()) if sum(map(np.isinf, t)) == 1]
+    code = compile_source(emit([expression], "trial", [*inputs, *parameters]), "trial")
+    with np.errstate(all="ignore"):
+        values = code(OPS, *np.array(trials).T, *defaults)
+    return tuple(name for name in inputs if not name.startswith("_")) if np.isnan(values).any() else ()

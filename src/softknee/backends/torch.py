@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import InputError
 from ..expression import Expr, compile_source, differentiate, emit, product, symbol
-from .floats import FloatTable
+from .floats import FloatTable, unsteady
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Any:
@@ -86,19 +86,23 @@ _HALVES = (torch.float16, torch.bfloat16)
 class Composite:
     """A function of `names` (tensors, or floats for parameters), computed by straight-line code.
 
-    The result has the promoted dtype of the tensors named in `inputs` (all of them, unless told otherwise) and the
-    broadcast shape. Arguments are positional, in the order of `names`.
+    The result has the promoted dtype of the first `inputs` of them and the broadcast shape. Arguments are positional,
+    in the order of `names`. defaults: of the names after the inputs. derived: the expression is a derivative, whose
+    code must be right at ±∞ too.
     """
 
     def __init__(
-        self, expression: Expr, names: Sequence[str], inputs: int | None = None, finite: Sequence[str] = ()
+        self, expression: Expr, names: Sequence[str], inputs: int, defaults: Sequence[float] = (), derived: bool = False
     ) -> None:
         self.expression = expression
         self.names = tuple(names)
-        self.inputs = len(self.names) if inputs is None else inputs
-        self._finite = tuple(finite) or self.names[: self.inputs]  # what derivatives bring into range
-        self._code = compile_source(emit([expression], "forward", self.names, finite), "forward")
+        self.inputs = inputs
+        self.defaults = tuple(defaults)
+        self.derived = derived
+        self._code: Callable[..., Any] | None = None
         self._flat: type[torch.autograd.Function] | None = None
+        # A faster way to the same values, put here by `kernels`; it answers None to what it cannot do.
+        self.kernel: Callable[..., Tensor | None] | None = None
 
     def __call__(self, *arguments: Tensor | float) -> Tensor:
         wanted = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
@@ -110,15 +114,29 @@ class Composite:
 
     def evaluate(self, *arguments: Tensor | float) -> Tensor:
         """The value alone, without autograd."""
-        dtype = functools.reduce(
-            torch.promote_types, [a.dtype for a in arguments[: self.inputs] if isinstance(a, Tensor)]
-        )
+        if self.kernel is not None and not torch.compiler.is_compiling() and not transformed():
+            fast = self.kernel(*arguments)
+            if fast is not None:
+                return fast
+        return self.compute(*arguments)
+
+    def compute(self, *arguments: Tensor | float) -> Tensor:
+        """The value by the composite's own code; half precision in float32, rounded once."""
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        dtype = tensors[0].dtype
+        if len(tensors) > 1:
+            dtype = functools.reduce(
+                torch.promote_types, [a.dtype for a in arguments[: self.inputs] if isinstance(a, Tensor)]
+            )
         working = torch.float32 if dtype in _HALVES else dtype
         if working not in _TABLES:
             raise InputError(f"an activation needs a floating-point tensor, got {str(dtype).removeprefix('torch.')}")
+        if torch.compiler.is_compiling() or self._code is None:
+            self._make_code()
+        assert self._code is not None
         cast = [a.to(working) if isinstance(a, Tensor) else a for a in arguments]
         result = self._code(_TABLES[working], *cast)
-        shape = torch.broadcast_shapes(*[a.shape for a in arguments if isinstance(a, Tensor)])
+        shape = tensors[0].shape if len(tensors) == 1 else torch.broadcast_shapes(*[a.shape for a in tensors])
         if not isinstance(result, Tensor):
             like = next(a for a in cast if isinstance(a, Tensor))
             result = torch.full_like(like, result).expand(shape).clone()
@@ -148,7 +166,7 @@ class Composite:
             def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
                 arguments = _kept(ctx)
                 return tuple(
-                    _reduced(composite._backward[i], grad, arguments, i) if needed else None
+                    _reduced(composite.derivatives[i], grad, arguments, i) if needed else None
                     for i, needed in enumerate(ctx.needs_input_grad)
                 )
 
@@ -156,38 +174,46 @@ class Composite:
             def jvp(ctx: Any, *tangents: Any) -> Tensor:
                 arguments = _kept(ctx)
                 moved = [i for i, t in enumerate(tangents) if isinstance(t, Tensor)]
-                parts = [composite._backward[i](tangents[i], *arguments) for i in moved]
+                parts = [composite.derivatives[i](tangents[i], *arguments) for i in moved]
                 return functools.reduce(torch.add, parts)
 
         return Eager
 
     @property
     def flat(self) -> type[torch.autograd.Function]:
-        """The Function that Dynamo traces: no jvp, a backward that is not differentiated again.
-
-        It must exist before tracing begins, so whoever builds a Composite for use under `torch.compile` asks for it
-        once beforehand.
-        """
-        if self._flat is None:
-            backward = [
-                compile_source(emit([part], "backward", names, self._finite), "backward")
-                for part, names in self._partials()
-            ]
-            self._flat = _flat_function(self, [_plain(code, self.inputs) for code in backward])
+        """The Function that Dynamo traces: no jvp, a backward that is not differentiated again."""
+        self._make_flat()
+        assert self._flat is not None
         return self._flat
 
-    def _partials(self) -> list[tuple[Expr, tuple[str, ...]]]:
-        # The cotangent is part of the expression: the product is rounded once, and its tail is safe.
-        name = f"_grad{len(self.names)}"  # a backward of a backward has one more
-        grad = symbol(name)
-        return [(product(grad, differentiate(self.expression, n)), (name, *self.names)) for n in self.names]
+    # Code is made at first use. Dynamo cannot trace how, but it runs what is marked as constant.
+    def _make_code(self) -> None:
+        if self._code is None:
+            inputs, values = self.names[: self.inputs], self.defaults
+            finite = unsteady(self.expression, inputs, self.names[self.inputs :], values) if self.derived else ()
+            self._code = compile_source(emit([self.expression], "forward", self.names, finite), "forward")
+
+    def _make_flat(self) -> None:
+        if self._flat is None:
+            for part in self.derivatives:
+                part._make_code()
+            self._flat = _flat_function(self, [_plain(part) for part in self.derivatives])
+
+    for _made in (_make_code, _make_flat):
+        _made._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.cached_property
-    def _backward(self) -> list[Composite]:
-        return [Composite(part, names, 1 + self.inputs, self._finite) for part, names in self._partials()]
+    def derivatives(self) -> list[Composite]:
+        # The cotangent is part of the expression: the product is rounded once, and its tail is safe.
+        name = f"_grad{len(self.names)}"  # a backward of a backward has one more
+        partials = [product(symbol(name), differentiate(self.expression, n)) for n in self.names]
+        return [Composite(part, (name, *self.names), 1 + self.inputs, self.defaults, True) for part in partials]
 
 
-def _plain(code: Callable[..., Any], inputs: int) -> Callable[..., Tensor]:
+def _plain(partial: Composite) -> Callable[..., Tensor]:
+    code = partial._code
+    assert code is not None
+
     def run(grad: Tensor, *arguments: Any) -> Tensor:
         working = torch.float64 if grad.dtype == torch.float64 else torch.float32
         cast = [a.to(working) if isinstance(a, Tensor) else a for a in (grad, *arguments)]

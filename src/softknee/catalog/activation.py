@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..backends import table
+from ..backends.floats import unsteady
 from ..backends.torch import Composite, transformed
 from ..errors import InputError, closest
 from ..expression import Expr, OpTable, compile_source, differentiate, emit, trace
@@ -168,18 +169,19 @@ class Activation:
     @functools.cached_property
     def composite(self) -> Composite:
         """The differentiable composite in PyTorch, of `names` in order."""
-        return Composite(self.expression, self.names, len(self.inputs))
+        return Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
 
     @functools.cached_property
     def sampled(self) -> Composite:
         """The same of a stochastic activation with its noise: of the inputs, the noise, the parameters."""
         expression = trace(self._body, (*self.inputs, "noise"), self.parameters, self.name)
-        return Composite(expression, (*self.inputs, "noise", *self.parameters), len(self.inputs))
+        names, defaults = (*self.inputs, "noise", *self.parameters), (MEAN_NOISE, *self.defaults.values())
+        return Composite(expression, names, len(self.inputs), defaults)
 
     @functools.cached_property
     def _slope(self) -> Composite:
         derived = differentiate(self.expression, self.inputs[0])
-        return Composite(derived, self.names, len(self.inputs), finite=self.inputs)
+        return Composite(derived, self.names, len(self.inputs), tuple(self.defaults.values()), derived=True)
 
     def slope(self, *inputs: Tensor, **parameters: Any) -> Tensor:
         """f′ at `inputs` with respect to the first of them, without autograd; shape and dtype of the input."""
@@ -221,7 +223,9 @@ class Activation:
     def _numpy(self, order: int, wrt: str) -> Callable[..., Any]:
         if (order, wrt) not in self._numpy_codes:
             derived = differentiate(self.expression, wrt, order)
-            source = emit([derived], self.name, self.names, finite=self.inputs if order else ())
+            values = tuple(self.defaults.values())
+            finite = unsteady(derived, self.inputs, tuple(self.parameters), values) if order else ()
+            source = emit([derived], self.name, self.names, finite)
             self._numpy_codes[order, wrt] = compile_source(source, self.name)
         return self._numpy_codes[order, wrt]
 

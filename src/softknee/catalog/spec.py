@@ -86,11 +86,10 @@ def _define(
     object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
     object.__setattr__(activation, "__name__", name)
     if kind != "normalizer":
-        # Here, so that a definition that cannot be traced is refused where it stands, and because Dynamo could not
-        # build it later, in the middle of a trace. 0.3 ms each.
-        activation.composite.flat  # noqa: B018
+        # Here, so that a definition that cannot be traced is refused where it stands.
+        activation.composite  # noqa: B018
         if stochastic:
-            activation.sampled.flat  # noqa: B018
+            activation.sampled  # noqa: B018
     return activation
 
 

@@ -113,24 +113,26 @@ def _gated(activation: Activation) -> Callable[..., Tensor]:
 
 
 def _normalizer(activation: Activation) -> Callable[..., Tensor]:
-    """PyTorch's softmax takes dim first; its gumbel_softmax, whose dim has a default, the parameters."""
+    """PyTorch's softmax takes dim first; its gumbel_softmax calls the input logits and takes the parameters first."""
     parameters = [(p.name, p.default, _KEYWORD) for p in activation.parameters.values()]
     options: list[tuple[str, Any, Any]] = [("dtype", None, _KEYWORD)]
-    options += [("generator", None, _KEYWORD)] if activation.stochastic else []
-    if activation.dim is None:
+    if not activation.stochastic:
 
         def function(input: Tensor, dim: int | None = None, **keywords: Any) -> Tensor:
             return call(activation, input, dim=dim, **keywords)
 
-        return _dressed(function, activation, ["input", "dim"], [*options, *parameters])
+        options += parameters
+        if activation.dim is None:
+            return _dressed(function, activation, ["input", "dim"], options)
+        return _dressed(function, activation, ["input"], [("dim", activation.dim, _POSITIONAL), *options])
 
-    names = (*activation.parameters, "dim")
+    names, options = (*activation.parameters, "dim"), [*options, ("generator", None, _KEYWORD)]
 
-    def sampled(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return call(activation, input, **_named(activation, names, args, kwargs))
+    def sampled(logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return call(activation, logits, **_named(activation, names, args, kwargs))
 
     parameters = [(name, default, _POSITIONAL) for name, default, _ in parameters]
-    return _dressed(sampled, activation, ["input"], [*parameters, ("dim", activation.dim, _POSITIONAL), *options])
+    return _dressed(sampled, activation, ["logits"], [*parameters, ("dim", activation.dim, _POSITIONAL), *options])
 
 
 def _dressed(

@@ -24,6 +24,7 @@ from .conditions import Condition
 
 if TYPE_CHECKING:
     from ..facts import Facts
+    from ..kernels.paths import Path
     from ..nn import Activation as Module
 
 KINDS = ("elementwise", "gated", "normalizer")
@@ -113,6 +114,15 @@ class Activation:
         from ..kernels.dispatch import call
 
         return call(self, *inputs, **parameters)
+
+    def path(self, *inputs: Tensor, **parameters: Any) -> Path:
+        """Which path a call with these arguments takes (PyTorch's op, a table, the composite), and why.
+
+        Nothing is computed. Raises as the call would.
+        """
+        from ..kernels.dispatch import path
+
+        return path(self, *inputs, **parameters)
 
     def on(self, ops: OpTable, *inputs: Any, **parameters: Any) -> Any:
         """The body on an op table: the plain formula where arithmetic is exact, else the stable form.

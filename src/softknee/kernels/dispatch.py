@@ -1,18 +1,23 @@
-"""The one door through which every activation of tensors goes: checks the arguments and chooses the path.
+"""The one door through which every activation of tensors goes: checks the arguments and takes the path.
 
-A kernel where there is one (none yet); else the composite. The call is visible to `__torch_function__` as a call of the `Activation` itself.
+`paths.py` says which there are and when each is taken. The call is visible to `__torch_function__` as a call of the
+`Activation` itself.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
+from . import tables
+from .paths import Path, choose
 
 
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
@@ -25,6 +30,14 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
     """
     if has_torch_function(inputs):
         return handle_torch_function(activation, inputs, *inputs, inplace=inplace, **parameters)
+    if not parameters and not inplace and len(inputs) == 1 and not torch.compiler.is_compiling():
+        # The short way for the commonest call; what is longer costs several microseconds.
+        x = inputs[0]
+        if type(x) is Tensor and not transformed():
+            both, forward = _shortcut(activation, x.dtype, x.device.type)
+            op = both if x.requires_grad and torch.is_grad_enabled() else forward
+            if op is not None:
+                return op(x)
     if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
         given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
         raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
@@ -37,14 +50,145 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
     return _out_of_place(activation, inputs, parameters)
 
 
+def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
+    """The path that `activation(*inputs, **parameters)` takes, and why; nothing is computed."""
+    _check(activation, inputs)
+    resolved = activation.resolve({k: v for k, v in parameters.items() if k in activation.parameters})
+    chosen = choose(activation, inputs[0].dtype, inputs[0].device.type)
+    if activation.kind == "normalizer":
+        return chosen
+    if torch.compiler.is_compiling() or transformed():
+        native = chosen.forward == chosen.backward == "native" and not transformed()
+        return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
+    if activation.stochastic and parameters.get("training"):
+        return Path("composite", "composite", "it draws its own noise")
+    tensors = [name for name, value in resolved.items() if isinstance(value, Tensor)]
+    if tensors and not (chosen.forward == "native" and _native_takes(activation, inputs[0], resolved)):
+        return Path("composite", "composite", f"{tensors[0]} is a tensor, whose gradient the composite has")
+    return chosen
+
+
+@functools.cache
+def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    """PyTorch's op at the defaults, where it serves with autograd, and where it serves without; None where it does
+    not."""
+    if activation.kind != "elementwise" or not dtype.is_floating_point or activation.torch is None:
+        return None, None
+    chosen = choose(activation, dtype, device)
+    if chosen.forward != "native" or any(p.learnable for p in activation.parameters.values()):
+        return None, None
+    function = getattr(torch.nn.functional, activation.torch)
+    given = {**activation.torch_arguments, **activation.defaults}
+    op = functools.partial(function, **given) if given else function
+    return op if chosen.backward == "native" else None, op
+
+
 def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
     if activation.apply is not None:
         return _normalize(activation, inputs[0], **parameters)
+    x = inputs[0]
+    if activation.kind == "elementwise" and not (x.is_floating_point() or x.is_complex()):
+        return _of_integers(activation, x, parameters)
     _check(activation, inputs)
     if activation.stochastic:
-        return _sampled(activation, inputs[0], **parameters)
-    resolved = settled(activation, inputs[0], parameters) if parameters else activation.defaults
-    return activation.composite(*inputs, *(resolved[p] for p in activation.parameters))
+        return _sampled(activation, x, **parameters)
+    if activation.expression.op == "symbol":
+        return x  # the identity
+    return _computed(activation, inputs, activation.resolve(parameters) if parameters else activation.defaults)
+
+
+def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
+    x = inputs[0]
+    if activation.torch is not None and activation.kind == "elementwise":
+        chosen = choose(activation, x.dtype, x.device.type)
+        if chosen.forward == "native" and _native_takes(activation, x, resolved):
+            # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
+            # alone counts.
+            recorded = torch.is_grad_enabled() and x.requires_grad
+            if (chosen.backward == "native" or not (recorded or torch.compiler.is_compiling())) and not transformed():
+                return native(activation, x, resolved)
+    composite = activation.composite
+    if composite.kernel is None:
+        attach(activation)
+    if not resolved:
+        return composite(*inputs)
+    values = [_channelled(activation, name, resolved[name], x) for name in activation.parameters]
+    return composite(*inputs, *values)
+
+
+def native(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tensor:
+    """PyTorch's own op."""
+    function = getattr(torch.nn.functional, str(activation.torch))
+    given = {
+        name: torch.tensor([value], dtype=x.dtype, device=x.device)
+        if activation.parameters[name].learnable and not isinstance(value, Tensor)
+        else value
+        for name, value in resolved.items()
+    }
+    return function(x, **activation.torch_arguments, **given)
+
+
+def _native_takes(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> bool:
+    """Whether PyTorch's function takes these parameters: tensors only where it learns them, as it wants them."""
+    for name, value in resolved.items():
+        if isinstance(value, Tensor):
+            learnable = activation.parameters[name].learnable and value.ndim == 1 and value.dtype == x.dtype
+            if not learnable or (value.numel() > 1 and (x.ndim < 2 or x.size(1) != value.numel())):
+                return False
+    return True
+
+
+def attach(activation: Activation) -> None:
+    """Puts the faster ways of computing f and f′ under the activation's composite."""
+    if activation.kind == "elementwise":
+        activation.composite.derivatives[0].kernel = functools.partial(_derivative, activation)
+        activation.composite.kernel = functools.partial(_forward, activation)
+    else:
+        activation.composite.kernel = _nothing
+
+
+def _nothing(*arguments: Any) -> None:
+    return None
+
+
+def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
+    if any(isinstance(value, Tensor) for value in values):
+        return None
+    chosen = choose(activation, x.dtype, x.device.type)
+    if chosen.forward == "table":
+        return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
+    if chosen.forward == "native":
+        with torch.no_grad():
+            return native(activation, x, dict(zip(activation.parameters, values, strict=True)))
+    return None
+
+
+def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
+    """grad·f′(x)"""
+    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype
+    if not half or grad.shape != x.shape or any(isinstance(value, Tensor) for value in values):
+        return None
+    partial = activation.composite.derivatives[0]
+
+    def exact(wide: Tensor) -> Tensor:
+        return partial.compute(torch.ones_like(wide), wide, *values)
+
+    slope = tables.apply((activation, 1, values), exact, x, torch.float32)
+    return (grad.float() * slope).to(x.dtype)
+
+
+def _of_integers(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> Tensor:
+    """What PyTorch does with integers and booleans: some functions keep them, some convert, most refuse."""
+    resolved = activation.resolve(parameters)
+    if activation.expression.op == "symbol":
+        return x
+    try:
+        if activation.torch is not None:
+            return native(activation, x, resolved)
+    except (RuntimeError, NotImplementedError):
+        pass
+    _check(activation, (x,))
+    raise AssertionError("unreachable")
 
 
 def _sampled(
@@ -54,10 +198,10 @@ def _sampled(
     generator: torch.Generator | None = None,
     **parameters: Any,
 ) -> Tensor:
-    resolved = settled(activation, x, parameters)
-    values = [resolved[p] for p in activation.parameters]
+    resolved = activation.resolve(parameters)
     if not training:
-        return activation.composite(x, *values)
+        return _computed(activation, (x,), resolved)
+    values = [_channelled(activation, name, resolved[name], x) for name in activation.parameters]
     return activation.sampled(x, noise_like(x, generator), *values)
 
 
@@ -69,7 +213,7 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     noise = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
     # rand includes 0, where a logarithm is infinite: half its grid's step instead
-    return noise.clamp_(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
+    return noise.clamp(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
 
 
 def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
@@ -82,10 +226,13 @@ def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
 def settled(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> dict[str, Any]:
     """All parameters, checked, as they broadcast with `x`."""
     resolved = activation.resolve(parameters)
-    for name, value in parameters.items():
-        if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
-            resolved[name] = per_channel(activation, name, value, x)
-    return resolved
+    return {name: _channelled(activation, name, value, x) for name, value in resolved.items()}
+
+
+def _channelled(activation: Activation, name: str, value: Any, x: Tensor) -> Any:
+    if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
+        return per_channel(activation, name, value, x)
+    return value
 
 
 def per_channel(activation: Activation, name: str, value: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,117 @@
+"""Which path a call takes, and why.
+
+    native      PyTorch's own op, where its measured error is no larger than the entry's own (or than 4 ULPs) and it
+                loses no value: at the dtype, on the CPU that `accuracy.json` names; elsewhere only what is exact
+    table       half precision on the CPU: f and f′ looked up, correctly rounded, wherever native is not both exact
+                enough and faster
+    composite   straight-line code from the definition: everything else
+
+Forward and backward are chosen apart: PyTorch's tanh is good to 0.6 ULP, its derivative 1 − y² is 0 from 9.01 on.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import torch
+
+from ..catalog import Activation
+from .tables import HALVES
+
+ENOUGH = 4.0
+EXACT = 0.501
+ORDERS = ("f", "f′", "f″")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The largest error, in ULPs, where it occurs, and where a value is lost (None: nowhere)."""
+
+    ulp: float
+    at: float
+    lost: float | None = None
+
+
+@dataclass(frozen=True)
+class Path:
+    """How a call is computed: `forward` and `backward` are each "native", "table" or "composite"."""
+
+    forward: str
+    backward: str
+    reason: str
+
+    def __str__(self) -> str:
+        way = self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
+        return f"{way}: {self.reason}"
+
+
+@functools.cache
+def measured() -> dict[str, Any]:
+    """`accuracy.json`: machine, versions, and per entry, dtype and path the figures of f, f′ and f″."""
+    return json.loads((resources.files(__package__) / "accuracy.json").read_text())
+
+
+def figures(activation: Activation, dtype: torch.dtype, path: str) -> list[Figure] | None:
+    """The recorded figures of f, f′, f″, or None where there are none: a user's own activation, an op torch lacks."""
+    if not activation.formula.__module__.startswith("softknee.catalog."):
+        return None
+    rows = measured()["entries"].get(activation.name, {}).get(str(dtype).removeprefix("torch."), {})
+    if path not in rows:
+        return None
+    found = [rows[path][order] for order in ORDERS if order in rows[path]]
+    return [Figure(math.inf if ulp is None else ulp, at, lost) for ulp, at, lost in found]
+
+
+def promised(activation: Activation, dtype: torch.dtype) -> list[Figure]:
+    """The figures of f, f′, f″ on the path that a call takes on a CPU."""
+    chosen = choose(activation, dtype)
+    if activation.kind != "elementwise":
+        return figures(activation, dtype, "joint") or []
+    forward, backward = (figures(activation, dtype, way) or [] for way in (chosen.forward, chosen.backward))
+    return [*forward[:1], *backward[1:]]
+
+
+def speed(activation: Activation, dtype: torch.dtype, path: str) -> float:
+    """Recorded ns per element, forward, at 64K elements."""
+    return measured()["entries"][activation.name][str(dtype).removeprefix("torch.")][path]["ns"]
+
+
+@functools.cache
+def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
+    """The path of `activation` at Python-float parameters. Tensor parameters take the composite, but for those that
+    PyTorch's own function takes as tensors (PReLU's weight)."""
+    if activation.kind == "normalizer":
+        return Path("native", "native", "PyTorch's reductions, around what the definition adds")
+    own = "table" if dtype in HALVES and device == "cpu" and activation.kind == "elementwise" else "composite"
+    native = figures(activation, dtype, "native") if activation.kind == "elementwise" else None
+    if native is None:
+        missing = f"{activation.name} has no measured op of PyTorch's in {_word(dtype)}"
+        return Path(own, own, missing)
+    mine = figures(activation, dtype, own) or [Figure(EXACT, 0.0)] * len(ORDERS)
+    wrong = [_wrong(order, theirs, ours, own, device) for order, theirs, ours in zip(ORDERS, native, mine, strict=True)]
+    if wrong[0]:
+        return Path(own, own, f"PyTorch's {wrong[0]}")
+    if own == "table" and (slower := speed(activation, dtype, "native") / speed(activation, dtype, "table")) > 1:
+        return Path(own, own, f"correctly rounded, and PyTorch's op takes {slower:.1f} times as long")
+    if failing := wrong[1] or wrong[2]:
+        return Path("native", own, f"PyTorch's {failing}")
+    return Path("native", "native", "PyTorch's op is as exact" if device == "cpu" else "PyTorch's op is exact")
+
+
+def _wrong(order: str, theirs: Figure, ours: Figure, own: str, device: str) -> str:
+    """What speaks against PyTorch's op; empty where nothing does."""
+    enough = EXACT if own == "table" or device != "cpu" else max(ENOUGH, ours.ulp)
+    if theirs.lost is not None:
+        return f"{order} is lost from x = {theirs.lost:.4g} on"
+    if not theirs.ulp <= enough:
+        return f"{order} is off by {theirs.ulp:.3g} ULPs at x = {theirs.at:.4g}"
+    return ""
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,99 @@
+"""Which path a call takes: never one that is less exact than stated, never the composite without a reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import softknee
+from softknee.errors import InputError
+from softknee.kernels import paths
+from softknee.kernels.paths import Figure, Path
+
+ELEMENTWISE = [a for a in softknee.activations() if a.kind == "elementwise"]
+
+
+def test_relu_is_torchs_own_op():
+    x = torch.randn(5, requires_grad=True)
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        assert softknee.get("relu").path(x.to(dtype)).forward == "native"
+    assert softknee.get("relu")(x).grad_fn.name() == F.relu(x).grad_fn.name()
+
+
+def test_what_torch_loses_is_ours():
+    x = torch.randn(5)
+    gelu = softknee.get("gelu").path(x)
+    assert gelu.forward == "composite" and "f is lost from x = -5" in gelu.reason
+    tanh = softknee.get("tanh").path(x)
+    assert (tanh.forward, tanh.backward) == ("native", "composite") and "f′ is lost from x = " in str(tanh)
+    assert softknee.get("gelu").path(x.half()).forward == "table"
+
+
+def test_a_users_own_has_tables_and_the_composite():
+    @softknee.elementwise
+    def own(x, ops):
+        return x * ops.tanh(x)
+
+    assert own.path(torch.randn(3)).forward == "composite"
+    assert own.path(torch.randn(3).half()).forward == "table"
+
+
+def test_a_tensor_parameter_takes_the_composite_but_for_prelus():
+    x = torch.randn(4, 3)
+    alpha = torch.tensor(1.5)
+    assert softknee.get("elu").path(x, alpha=alpha).forward == "composite"
+    assert "alpha is a tensor" in softknee.get("elu").path(x, alpha=alpha).reason
+    assert softknee.get("prelu").path(x, weight=torch.rand(3)).forward == "native"
+    assert softknee.get("prelu").path(x, weight=torch.rand(3).double()).forward == "composite"
+    assert softknee.get("rrelu").path(x, training=True).forward == "composite"
+
+
+def test_paths_are_the_same_function():
+    """Whatever the path, the values are the composite's within what both promise."""
+    x = torch.linspace(-4, 4, 81)
+    for activation in ELEMENTWISE:
+        values = [activation.defaults[name] for name in activation.parameters]
+        torch.testing.assert_close(activation(x), activation.composite.compute(x, *values), rtol=2e-6, atol=1e-7)
+
+
+def test_path_raises_as_the_call_does():
+    with pytest.raises(InputError, match="no parameter 'alhpa'"):
+        softknee.get("elu").path(torch.randn(3), alhpa=1.0)
+    with pytest.raises(InputError, match="complex64"):
+        softknee.get("elu").path(torch.zeros(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("name", [a.name for a in ELEMENTWISE])
+def test_every_reason_is_told(name):
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        for device in ("cpu", "cuda"):
+            chosen = paths.choose(softknee.get(name), dtype, device)
+            assert chosen.reason and chosen.forward in ("native", "table", "composite")
+            if device != "cpu":
+                assert "table" not in (chosen.forward, chosen.backward)
+
+
+@pytest.mark.parametrize(
+    ("figure", "word"),
+    [(Figure(9e9, 1.0, None), "off by"), (Figure(0.5, 1.0, -3.0), "lost"), (Figure(float("inf"), 0.0, None), "off by")],
+)
+def test_an_inexact_op_is_not_used(monkeypatch, figure, word):
+    """The gate can fail: one bad figure, and PyTorch's op is left out."""
+    relu = softknee.get("relu")
+    good = Figure(0.5, 0.0, None)
+
+    def planted(order):
+        native = [good, good, good]
+        native[order] = figure
+        monkeypatch.setattr(paths, "figures", lambda a, dtype, path: native if path == "native" else [good] * 3)
+        return paths.choose.__wrapped__(relu, torch.float32, "cpu")
+
+    assert planted(0).forward == planted(0).backward == "composite" and word in planted(0).reason
+    for order in (1, 2):
+        chosen = planted(order)
+        assert (chosen.forward, chosen.backward) == ("native", "composite") and word in chosen.reason
+
+
+def test_path_reads_as_a_sentence():
+    assert str(Path("native", "native", "PyTorch's op is as exact")) == "native: PyTorch's op is as exact"

@@ -1,0 +1,155 @@
+"""Measures how exact every path of every activation is: `src/softknee/kernels/accuracy.json`, `docs/accuracy.md`.
+
+python tools/accuracy.py            measure everything (about 5 minutes) and write both
+python tools/accuracy.py --docs     write the page from the figures that are there
+python tools/accuracy.py --check    fail unless the page is what the figures give
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from softknee.catalog import Activation, activations
+from softknee.files import write_whole
+from softknee.kernels import accuracy, paths
+from softknee.kernels.accuracy import Evaluate, Figure
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "src/softknee/kernels/accuracy.json"
+PAGE = ROOT / "docs/accuracy.md"
+KINDS = {"elementwise": "Elementwise", "gated": "Gated", "normalizer": "Normalizers"}
+
+
+def seconds(ways: dict[str, Evaluate], x: torch.Tensor) -> dict[str, float]:
+    """The least time of each way's forward, taken in turn."""
+    best = dict.fromkeys(ways, float("inf"))
+    with torch.no_grad():
+        for _ in range(15):
+            for name, evaluate in ways.items():
+                start = time.perf_counter()
+                evaluate(x, 0)
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def measure(activation: Activation, dtype: torch.dtype) -> dict[str, dict[str, object]]:
+    """Per path, and in half precision per table: [ULPs, at, lost] of f, f′, f″, and the forward's time."""
+    if activation.kind != "elementwise":
+        orders = paths.ORDERS[: 2 if activation.kind == "gated" else 1]
+        return {"joint": {word: row(accuracy.joint(activation, dtype, i)) for i, word in enumerate(orders)}}
+    ways = accuracy.ways(activation, dtype)
+    times = seconds(ways, torch.randn(1 << 16).to(dtype))
+    rows: dict[str, dict[str, object]] = {}
+    for name, evaluate in ways.items():
+        rows[name] = {word: row(accuracy.worst(activation, evaluate, dtype, i)) for i, word in enumerate(paths.ORDERS)}
+        rows[name]["ns"] = round(times[name] / (1 << 16) * 1e9, 3)
+    return rows
+
+
+def row(figure: Figure) -> list[float | None]:
+    """As JSON has it, without infinity."""
+    ulp = accuracy.stated(figure.ulp)
+    return [ulp if math.isfinite(ulp) else None, figure.at, figure.lost]
+
+
+def compact(record: object) -> str:
+    """JSON with one line per path."""
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    return re.sub(r"\n {4,}|\n {3}(?=})", " ", text) + "\n"
+
+
+def machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def page() -> str:
+    """The table as Markdown: what a call gives, on the path that it takes."""
+    recorded = json.loads(FIGURES.read_text())
+    text = [INTRODUCTION.format(torch=recorded["torch"], machine=recorded["machine"])]
+    for kind, title in KINDS.items():
+        columns = [str(dtype).removeprefix("torch.") for dtype in accuracy.DTYPES]
+        words = ("f", "f′") if kind != "normalizer" else ("f",)
+        heads = [f"{column} {word}" for column in columns for word in words]
+        text += [f"\n## {title}\n", f"| activation | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+        for activation in activations():
+            if activation.kind == kind:
+                text.append(f"| {activation.name} | {' | '.join(cells(activation, words))} |")
+    text.append("\n## Where PyTorch's own op is not used\n")
+    text += ["| activation | dtype | path | why |", "|---|---|---|---|"]
+    for activation in activations():
+        if activation.kind == "elementwise" and activation.torch is not None:
+            for dtype in accuracy.DTYPES:
+                chosen = paths.choose(activation, dtype)
+                if "native" not in (chosen.forward, chosen.backward) or chosen.forward != chosen.backward:
+                    way = str(chosen).split(":")[0]
+                    text.append(f"| {activation.name} | {str(dtype)[6:]} | {way} | {chosen.reason} |")
+    return "\n".join(text) + "\n"
+
+
+def cells(activation: Activation, words: tuple[str, ...]) -> list[str]:
+    found = []
+    for dtype in accuracy.DTYPES:
+        for figure in paths.promised(activation, dtype)[: len(words)]:
+            found.append(f"{figure.ulp:.4g}" + ("" if figure.lost is None else f" (0 from {figure.lost:.4g})"))
+    return found
+
+
+INTRODUCTION = """# How exact
+
+The largest error of each activation, in units in the last place (ULPs) of its dtype, on the path that a call takes on
+a CPU; `softknee.get("silu").path(x)` says which that is, and why. Measured with PyTorch {torch} on {machine} by
+`make accuracy`, rounded up to the number that the tests enforce.
+
+- **f** counts wherever the exact value is a normal number, in half precision also where it is subnormal. 0.5 is
+  correctly rounded.
+- **f′** counts in ULPs of max(|f′|, 2⁻⁴): a root has no relative accuracy. Of a gated activation both partial
+  derivatives count, that with respect to the gate in ULPs of max(|f′|, 2⁻⁴·|up|). Normalizers: f in ULPs of max(|f|, 2⁻⁴).
+- bfloat16 and float16: all inputs. float32: every 4001st of all bit patterns, [−120, 120] in steps of 0.01, and the
+  neighbourhood of each kink. float64: 500 random exponents, 400 normal numbers and the tails, against mpmath. Gated
+  activations and normalizers: a million random inputs (float64: 500), normal with deviation 3.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--docs", action="store_true", help="only write docs/accuracy.md")
+    parser.add_argument("--check", action="store_true", help="exit 1 unless docs/accuracy.md is up to date")
+    parser.add_argument("names", nargs="*", help="only these activations; the others keep their figures")
+    arguments = parser.parse_args()
+    if not arguments.docs and not arguments.check:
+        torch.set_num_threads(1)
+        old = json.loads(FIGURES.read_text())["entries"] if FIGURES.exists() else {}
+        entries = {}
+        for activation in activations():
+            if arguments.names and activation.name not in arguments.names:
+                entries[activation.name] = old.get(activation.name, {})
+                continue
+            start = time.perf_counter()
+            entries[activation.name] = {
+                str(dtype).removeprefix("torch."): measure(activation, dtype) for dtype in accuracy.DTYPES
+            }
+            print(f"{activation.name:20} {time.perf_counter() - start:5.1f} s", flush=True)
+        record = {"torch": torch.__version__, "machine": machine(), "entries": entries}
+        write_whole(FIGURES, compact(record))
+        paths.measured.cache_clear()
+        paths.choose.cache_clear()
+    text = page()
+    if arguments.check:
+        return int(not PAGE.exists() or PAGE.read_text() != text)
+    write_whole(PAGE, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

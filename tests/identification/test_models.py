@@ -1,6 +1,7 @@
 """identify on a dozen kinds of models: every site once, nothing invented, the model as it was."""
 
 import json
+import math
 import random
 import warnings
 
@@ -136,7 +137,7 @@ def test_tiny_transformer():
         ("#0", "softmax", "attention", "functional", True),
         ("#1", "softmax", "attention", "fused", False),
         ("#2", "swiglu", "gate", "functional", True),
-        ("#3", "tanh", "head", "functional", True),
+        ("#3", "softcap", "head", "functional", True),
     ]  # fmt: skip
     assert census.collapses == ()  # heads are reshaped, projections stand side by side
     assert census["#2"].preceded_by == "gate_up"
@@ -213,6 +214,13 @@ HAND_WRITTEN = {
     "in place": ("silu", {}, lambda x: x.mul_(torch.sigmoid(x))),
     "mish": ("mish", {}, lambda x: x * torch.tanh(F.softplus(x))),
     "scaled and shifted": ("silu", {}, lambda x: 1.5 * (x * torch.sigmoid(x)) - 0.25),
+    "swish": ("swish", {"beta": 1.5}, lambda x: x * torch.sigmoid(1.5 * x)),
+    "a clamp": ("hardtanh", {"min_val": -0.3, "max_val": 1.7}, lambda x: x.clamp(-0.3, 1.7)),
+    "softcap": ("softcap", {"cap": 30.0}, lambda x: 30.0 * torch.tanh(x / 30.0)),
+    "softplus, scaled": ("softplus", {"beta": 2.0, "threshold": math.inf}, lambda x: F.softplus(2 * x) / 2),
+    "silu, scaled": ("quick_gelu", {}, lambda x: F.silu(1.702 * x) / 1.702),
+    "relu6, shifted": ("hardsigmoid", {}, lambda x: F.relu6(x + 3) / 6),
+    "a threshold": ("thresholded_relu", {"threshold": 0.8}, lambda x: torch.where(x > 0.8, x, 0.0)),
     "hardswish": ("hardswish", {}, lambda x: x * F.relu6(x + 3) / 6),
 }
 
@@ -230,8 +238,8 @@ def test_hand_written_activations(name):
 
 
 UNKNOWN = {
-    "quick gelu, other constant": lambda x: x * torch.sigmoid(1.5 * x),
-    "a clamp": lambda x: x.clamp(-0.3, 1.7),
+    "a swish of another power": lambda x: x * torch.sigmoid(1.5 * x) ** 2,
+    "a clamp of one side": lambda x: x.clamp(max=1.7),
     "a power of relu": lambda x: F.relu(x) ** 2.5,
     "a product": lambda x: torch.sin(x) * torch.tanh(x),
 }

@@ -2,15 +2,17 @@
 
 A region is everything derived elementwise from one value (its root) and constants: `0.5 * x * (1 + tanh(…))`. Within
 it the core with the most nonlinear steps that replays as a catalog activation is a site; scaling around it, residual
-additions and norms stay outside. Cores are replayed in float64 on probe points, so what is matched is behaviour,
-never spelling.
+additions and norms stay outside. A gated core has two roots, gate and up: what is clamped, shifted or capped before
+their product belongs to it. Cores are replayed in float64 on probe points, so what is matched is behaviour, never
+spelling.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..catalog import Activation, activations
 from ..errors import InputError
+from ..expression.graph import walk
 from .matching import Match, match, probes
 from .tracing import Reference, Step, Trace, mapped, references
 
@@ -26,16 +30,18 @@ _LINEAR = {"add", "sub", "rsub", "radd", "neg", "positive"}
 # Smooth single operations that norms, losses and parametrisations are made of; unmatched, they are no activation
 _PLUMBING = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "pow", "rpow", "abs", "div", "rdiv", "mul", "log1p"}
 _MOST_STEPS = 40
+_ARITHMETIC = {"symbol", "constant", "pi", "add", "sub", "mul", "div", "neg"}
 
 
 @dataclass(frozen=True)
 class Core:
-    """Steps that compute `last` from `first` elementwise, and what they were matched as."""
+    """Steps that compute `last` from `first` (of a gated one, the gate) elementwise, and what they were matched as."""
 
     first: int
     last: int
     steps: tuple[int, ...]  # indices
     found: Match | None  # None: a single call of a known activation, which needs no matching
+    up: int | None = None  # of a gated one, the other root
 
     def formula(self, trace: Trace) -> str:
         """The steps in words: `x * sigmoid(1.702 * x)` shortened to its operations."""
@@ -62,6 +68,20 @@ def pointwise(step: Step) -> bool:
         return False
     name = {"rsub": "sub", "radd": "add", "rmul": "mul", "rdiv": "div", "rpow": "pow"}.get(step.name, step.name)
     return name != "dropout" and _tagged({"clip": "clamp", "greater": "gt", "less": "lt"}.get(name, name))
+
+
+def _kin(activation: Activation | None) -> tuple[Activation, ...]:
+    """What scaling may make of an activation: those of the same primitives, if there are any but itself."""
+    if activation is None or activation.kind != "elementwise" or activation.stochastic:
+        return ()
+    own = _primitives(activation)
+    kin = tuple(a for a in activations() if a.kind == "elementwise" and _primitives(a) == own)
+    return kin if own and (len(kin) > 1 or activation.parameters) else ()
+
+
+@functools.lru_cache(maxsize=256)
+def _primitives(activation: Activation) -> frozenset[str]:
+    return frozenset(node.op for node in walk(activation.expression)) - _ARITHMETIC
 
 
 class Regions:
@@ -93,16 +113,53 @@ class Regions:
         return self.trace.values[step.arguments[1].value].dtype == torch.bool
 
     def cores(self) -> Iterator[Core]:
-        """Every core, regions in the order of execution, no step in two of them."""
+        """Every core, gated ones first, regions in the order of execution, no step in two of them."""
+        taken: set[int] = set()
+        for core in self._gated():
+            taken.update(core.steps)
+            yield core
         for root, steps in self.members.items():
-            yield from self._of_region(root, steps)
+            yield from self._of_region(root, [s for s in steps if s.index not in taken])
+
+    def _gated(self) -> Iterator[Core]:
+        """Products of two roots that are a gated activation as a whole: `silu(gate.clamp(max=7)) * up.clamp(-7, 7)`.
+
+        `act(gate) * up`, with nothing done to up, is the activation's own site.
+        """
+        trace = self.trace
+        pairs: dict[int, frozenset[int]] = {}  # value → its two roots
+        products: dict[frozenset[int], list[Step]] = {}
+        for step in trace.steps:
+            given = trace.varying(step)
+            if len(given) != 2 or len(step.outputs) != 1 or not pointwise(step):
+                continue
+            (out,) = step.outputs
+            sides = [pairs.get(self.root[v], frozenset({self.root[v]})) for v in given]
+            roots = sides[0] | sides[1]
+            if len(roots) != 2 or len({trace.values[v].shape for v in (*given, *roots, out)}) != 1:
+                continue
+            pairs[out] = roots
+            bare = any(trace.back(v) in roots for v in given)
+            if step.name in ("mul", "rmul") and not (bare and max(map(len, sides)) == 1):
+                products.setdefault(roots, []).append(step)
+        for roots, steps in products.items():
+            if not all(self._fed(root) for root in roots):
+                continue
+            for step in reversed(steps):
+                first, second = sorted(roots)
+                inside = self._between((first, second), step.outputs[0], pairs)
+                found = self.match((first, second), step.outputs[0], inside) if inside else None
+                if found is not None and found.activation is not None:
+                    gate, up = (first, second) if found.order == "gate_up" else (second, first)
+                    yield Core(gate, step.outputs[0], tuple(s.index for s in inside or ()), found, up)
+                    break
 
     def _of_region(self, root: int, steps: list[Step]) -> Iterator[Core]:
         bending = [s for s in steps if not self.linear(s)]
         if not bending:
             return
         if len(bending) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
-            yield self._single(bending[0])
+            yield self._single(bending[0], steps)
             return
         candidates = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]
@@ -110,7 +167,7 @@ class Regions:
             if not self.trace.values[step.outputs[0]].dtype.is_floating_point:
                 continue
             for first in values:
-                inside = self._between(first, step.outputs[0])
+                inside = self._between((first,), step.outputs[0])
                 if inside is None:
                     continue
                 bent = [s for s in inside if not self.linear(s)]
@@ -126,9 +183,9 @@ class Regions:
             if taken.intersection(bends):  # linear steps may serve two cores; bending ones belong to one
                 continue
             if len(inside) == 1 and inside[0].call is not None:
-                core = self._single(inside[0])
+                core = self._single(inside[0], steps)
             else:
-                found = self.match(first, last, inside)
+                found = self.match((first,), last, inside)
                 if found is None or found.activation in (None, "identity"):
                     continue
                 core = Core(first, last, tuple(s.index for s in inside), found)
@@ -139,8 +196,33 @@ class Regions:
             chosen = [core for core in chosen if not set(core.steps) & set(unknown.steps)] + [unknown]
         yield from sorted(chosen, key=lambda c: c.steps[-1])
 
-    def _single(self, step: Step) -> Core:
-        return Core(self.trace.varying(step)[0], step.outputs[0], (step.index,), None)
+    def _single(self, step: Step, steps: list[Step]) -> Core:
+        """A call of a known activation; with the scaling around it, where that is another: `30 * tanh(x / 30)`."""
+        trace = self.trace
+        (first,), (last,) = trace.varying(step), step.outputs
+        alone = Core(first, last, (step.index,), None)
+        assert step.call is not None
+        kin = _kin(step.call.activation)
+        if not kin:
+            return alone
+        firsts, lasts = [first], [last]
+        for each in reversed(steps):
+            if each.outputs[0] == firsts[-1] and self.linear(each):
+                firsts.append(trace.varying(each)[0])
+        for each in steps:
+            if self.linear(each) and trace.varying(each) == (lasts[-1],):
+                lasts.append(each.outputs[0])
+        # the widest first
+        for first, last in sorted(itertools.product(firsts, lasts), key=lambda ends: (ends[0], -ends[1])):
+            inside = self._between((first,), last) or []
+            if all(s is step or trace.hands_on(s) for s in inside):
+                continue
+            found = self.match((first,), last, inside, kin)
+            if found is None or found.activation is None:
+                continue
+            if (found.activation, found.parameters) != (step.call.name, step.call.parameters):
+                return Core(first, last, tuple(s.index for s in inside), found)
+        return alone
 
     def _unknown(
         self, root: int, steps: list[Step], candidates: list[tuple[int, int, int, int, list[Step]]], taken: set[int]
@@ -157,7 +239,7 @@ class Regions:
             used = (c for s in bends if s.index in taken for c in self.trace.consumers(s.outputs[0]))
             if any(c not in inside for c in used) or not self._feeds(last, steps):
                 continue
-            found = self.match(first, last, inside)
+            found = self.match((first,), last, inside)
             if found is None or found.note or found.activation or self._straight(first, last, inside):
                 continue
             return Core(first, last, tuple(s.index for s in inside), found)
@@ -192,23 +274,26 @@ class Regions:
                 return True
         return False
 
-    def _between(self, first: int, last: int) -> list[Step] | None:
-        """The steps that compute `last` from `first` and constants alone; None where something else enters."""
+    def _between(self, firsts: tuple[int, ...], last: int, pairs: Collection[int] = ()) -> list[Step] | None:
+        """The steps that compute `last` from `firsts` and constants alone; None where something else enters.
+
+        pairs: values made of two roots, which are no inputs.
+        """
         found: dict[int, Step] = {}
         waiting = [last]
-        reached = False
+        reached = set()
         while waiting:
             value = waiting.pop()
-            if value == first:
-                reached = True
+            if value in firsts:
+                reached.add(value)
                 continue
             step = self.trace.producer(value)
-            if step is None or value == self.root[value]:
+            if step is None or (value == self.root[value] and value not in pairs):
                 return None
             if step.index not in found:
                 found[step.index] = step
                 waiting += self.trace.varying(step)
-        return [found[i] for i in sorted(found)] if reached else None
+        return [found[i] for i in sorted(found)] if len(reached) == len(firsts) else None
 
     def linear(self, step: Step) -> bool:
         """Whether the step is affine in what varies."""
@@ -227,37 +312,39 @@ class Regions:
 
     # -- replaying
 
-    def match(self, first: int, last: int, steps: list[Step]) -> Match | None:
-        """What `last`, as a function of `first`, is; None where it cannot be replayed."""
-        signature = self._signature(first, steps)
+    def match(
+        self, firsts: tuple[int, ...], last: int, steps: list[Step], kin: tuple[Activation, ...] | None = None
+    ) -> Match | None:
+        """What `last`, as a function of `firsts`, is (of `kin`, if given); None where it cannot be replayed."""
+        signature = f"{self._signature(firsts, steps)}{'' if kin is None else kin}"
         if signature not in self.cache:
             try:
-                self.cache[signature] = match(self.replay(first, last, steps))
+                self.cache[signature] = match(self.replay(firsts, last, steps), inputs=len(firsts), activations=kin)
             except (InputError, RuntimeError, TypeError):  # a module that cannot be copied, a constant that is gone
                 self.cache[signature] = None
         return self.cache[signature]
 
-    def replay(self, first: int, last: int, steps: list[Step]) -> Any:
-        """The function of one tensor, of any shape, that the steps compute."""
+    def replay(self, firsts: tuple[int, ...], last: int, steps: list[Step]) -> Any:
+        """The function of one tensor per first value, of any shape, that the steps compute."""
         modules = {id(s.symbol): copy.deepcopy(s.symbol).double() for s in steps if s.is_module}
 
-        def function(x: torch.Tensor) -> torch.Tensor:
-            held = {first: x}
+        def function(*given: torch.Tensor) -> torch.Tensor:
+            held = dict(zip(firsts, given, strict=True))
+            dtype = given[0].dtype
 
             def look_up(item: Any) -> Any:
                 if not isinstance(item, Reference):
                     return item
-                return held[item.value] if item.value in held else self._scalar(item.value, x.dtype)
+                return held[item.value] if item.value in held else self._scalar(item.value, dtype)
 
             for step in steps:
-                given = mapped((step.arguments, step.keywords), look_up)
+                arguments, keywords = mapped((step.arguments, step.keywords), look_up)
                 if self.trace.hands_on(step):
                     result = held[self.trace.varying(step)[0]]
-                elif step.is_module:
-                    result = modules[id(step.symbol)].to(x.dtype)(*mapped(given[0], _fresh), **given[1])
                 else:
-                    arguments = mapped(given[0], _fresh)
-                    result = step.symbol(*arguments, **mapped(given[1], _fresh))
+                    symbol = modules[id(step.symbol)].to(dtype) if step.is_module else step.symbol
+                    arguments = mapped(arguments, _fresh)
+                    result = symbol(*arguments, **mapped(keywords, _fresh))
                     if step.name == "setitem":
                         result = arguments[0]
                 held[step.outputs[0]] = result
@@ -276,11 +363,11 @@ class Regions:
     def _straight(self, first: int, last: int, steps: list[Step]) -> bool:
         grid = probes()
         with torch.no_grad():
-            y = self.replay(first, last, steps)(torch.as_tensor(grid)).double().numpy()
+            y = self.replay((first,), last, steps)(torch.as_tensor(grid)).double().numpy()
         return bool(np.allclose(np.polyval(np.polyfit(grid, y, 1), grid), y, rtol=1e-9, atol=1e-9))
 
-    def _signature(self, first: int, steps: list[Step]) -> str:
-        names = {first: "x"}
+    def _signature(self, firsts: tuple[int, ...], steps: list[Step]) -> str:
+        names = {first: f"x{i}" for i, first in enumerate(firsts)}
         words: list[str] = []
 
         def spell(item: Any) -> Any:

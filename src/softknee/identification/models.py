@@ -15,10 +15,10 @@ from ..errors import InputError
 from .census import Affine, Census, Head, Site, Span
 from .cores import Core, Regions, of_module
 from .folding import collapses
-from .matching import Match, match, match_values, probes
+from .matching import Match, gated_probes, match, match_values
 from .observation import Observer, original
 from .preservation import unchanged
-from .recognition import Entry, Tables, module_parameters, qualified
+from .recognition import Entry, Tables, call_parameters, module_parameters, qualified
 from .tracing import Recorder, Step, Trace, mapped
 
 # The gates of torch's recurrent modules, as their documentation gives them
@@ -121,6 +121,15 @@ def _of_function(function: Callable[..., torch.Tensor]) -> Census:
         site = Site(
             f"{name}#0", name, 0, function.name, function.defaults, "declared", "functional", qualified(function),
             measured=False, definition=function,
+        )  # fmt: skip
+        return Census(name, (site,), executed=False)
+    entry = Tables().of_call(function, (), {})
+    own = None if entry is None else entry.activation
+    if entry is not None and own is not None and not any(p.learnable for p in own.parameters.values()):
+        # torch's own is what torch calls it; one that needs more than its input (prelu) cannot be evaluated either
+        site = Site(
+            f"{name}#0", name, 0, own.name, call_parameters(entry, function, (), {}), "declared", "functional",
+            qualified(function), measured=False, definition=own,
         )  # fmt: skip
         return Census(name, (site,), executed=False)
     with torch.random.fork_rng(devices=[]):
@@ -242,6 +251,7 @@ class _Reading:
         self.counts = dict(trace.counts)
         self.cache: dict[str, Match | None] = {}
         self.modules: dict[int, Match | None] = {}
+        self.products: dict[tuple, str | None] = {}
         self.custom: dict[int, Match] = {}  # id of the step → what the custom module is
         self._open_custom_modules()
         self.regions = Regions(trace, self.cache)
@@ -326,6 +336,9 @@ class _Reading:
             f"{path}#{number}", path, number, found.activation, found.parameters if found.activation else {},
             "inferred", "functional", core.formula(trace), last.source, note=_note(found),
         )  # fmt: skip
+        if core.up is not None:
+            up = self._affine_before(core.up)
+            site = replace(site, role="gate", note="" if up is None else f"up from {up.path or 'its own forward'}")
         span = self._span(core, steps, tuple(call.key for call in calls))
         site = replace(site, span=span, measured=span is not None)
         self._add(last, core.first, core.last, site)
@@ -436,7 +449,7 @@ class _Reading:
         outputs = {entry[3]: i for i, entry in enumerate(self.sites)}
         for step in trace.steps:
             given = trace.varying(step)
-            if step.name not in ("mul", "rmul") or len(given) != 2:
+            if step.name not in ("mul", "rmul") or len(given) != 2 or step.index in self.covered:
                 continue
             for gate, up in sorted((given, given[::-1]), key=lambda pair: self._gating(pair[0], outputs)):
                 at = outputs.get(trace.back(gate))
@@ -467,17 +480,18 @@ class _Reading:
         root = self.regions.root
         return root[gate] != root[up] and self.trace.back(up) not in outputs
 
-    @staticmethod
-    def _product(site: Site) -> str | None:
-        """The gated activation that is this site's activation of one input times another."""
+    def _product(self, site: Site) -> str | None:
+        """The gated activation that is this site's activation of one input times another, at its defaults."""
         act = site.definition
         if act is None or act.kind != "elementwise":
             return None
-        coarse = probes()[::12]
-        gate, up = (p.ravel() for p in torch.meshgrid(torch.tensor(coarse), torch.tensor(coarse + 0.1), indexing="ij"))
-        values = act.value(gate.numpy(), **site.parameters) * up.numpy()
-        found = match_values((gate.numpy(), up.numpy()), values)
-        return found.activation
+        key = (act, *site.parameters.items())
+        if key not in self.products:
+            gate, up = gated_probes()
+            found = match_values((gate, up), act.value(gate, **site.parameters) * up)
+            told = found.activation is not None and found.parameters == catalog.get(found.activation).defaults
+            self.products[key] = found.activation if told else None
+        return self.products[key]
 
     def _roles(self) -> None:
         last = self._last_affine()

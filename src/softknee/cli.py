@@ -1,4 +1,4 @@
-"""The command line: `softknee list | show | identify | diagnose | compare | demo | env`.
+"""The command line: `softknee list | show | plot | identify | diagnose | compare | demo | env`.
 
 Errors are one line on standard error and exit code 2; a traceback only with --debug. Exit code 1 is a gate's "no".
 Standard output is ours alone: what the modules, models and data named as targets print goes to standard error.
@@ -36,6 +36,9 @@ Inputs = Annotated[
     typer.Option(
         "--input", "-i", help="An example input, such as float32[1,3,224,224] or ids=int64[1,16]; repeatable."
     ),
+]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME...", help="Names or aliases, perhaps with parameters: elu:alpha=0.5.")
 ]
 Target = Annotated[
     str, typer.Argument(metavar="TARGET", help="package.module:name or path/to/file.py:name, a model or its builder.")
@@ -130,7 +133,12 @@ def _options(
 @app.command("list")
 def list_command(
     kind: Annotated[str | None, typer.Option(help="Only this kind: elementwise, gated or normalizer.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only with this tag, such as transformer, gate or cnn.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only with this tag, such as transformer, gate or cnn; repeatable.")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Only with these words in the name, aliases, summary, source or torch's name.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The activations in the catalog."""
@@ -139,27 +147,69 @@ def list_command(
 
     if kind is not None and kind not in KINDS:
         raise InputError(f"--kind {kind!r} is unknown; it must be one of {', '.join(KINDS)}")
-    tags = sorted({t for a in activations() for t in a.tags})
-    if tag is not None and tag not in tags:
-        raise InputError(f"--tag {tag!r} is unknown; it must be one of {', '.join(tags)}")
-    chosen = [a for a in activations() if kind in (None, a.kind) and (tag is None or tag in a.tags)]
+    known = sorted({t for a in activations() for t in a.tags})
+    for one in tag or []:
+        if one not in known:
+            raise InputError(f"--tag {one!r} is unknown; it must be one of {', '.join(known)}")
+    words = (search or "").lower().split()
+    chosen = [
+        a
+        for a in activations()
+        if kind in (None, a.kind)
+        and set(tag or []) <= set(a.tags)
+        and all(w in f"{a.name} {a.aliases} {a.summary} {a.source} {a.torch} {a.torch_module}".lower() for w in words)
+    ]
     if as_json:
         _show(chosen, as_json)
-    else:
+    elif chosen:
         from .report.terminal import catalog
 
         catalog(chosen, _console())
+    else:
+        asked = [*([kind] if kind else []), *(f"tagged {one}" for one in tag or []), *([repr(search)] if words else [])]
+        print(f"no activation fits: {', '.join(asked)}")
 
 
 @app.command()
-def show(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names or aliases, side by side.")],
-    as_json: Json = False,
-) -> None:
-    """Formula, range, largest derivative, dead and saturated regions, gain, source."""
-    from .catalog import get
+def show(names: Names, as_json: Json = False) -> None:
+    """Formula, range, largest derivative, dead and saturated regions, gain, use, source; side by side.
 
-    _show([get(name) for name in names], as_json)
+    Parameters stand behind a colon: softknee show elu:alpha=0.5 softplus:beta=2,threshold=20
+    """
+    from .report.choice import choices
+
+    _show(choices(names), as_json)
+
+
+@app.command("plot")
+def plot_command(
+    names: Names,
+    derivative: Annotated[bool, typer.Option("--derivative", "-d", help="Also f′, in a second panel.")] = False,
+    range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Ends of the x axis; −6 6, or as far as something happens."),
+    ] = None,
+    as_json: Json = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write this .png, .svg or .html file instead of drawing in the terminal."),
+    ] = None,
+) -> None:
+    """Curves of f, and of f′, in the terminal or in a picture.
+
+    Parameters stand behind a colon: softknee plot elu elu:alpha=0.5
+    """
+    from .report import plot
+
+    drawn = plot(*names, range=range, derivative=derivative)
+    if output is not None:
+        drawn.save(output)
+    if as_json:
+        _show(drawn, as_json)
+    elif output is not None:
+        print(f"written to {output}")
+    else:
+        _show(drawn, as_json)
 
 
 @app.command("identify")

@@ -10,6 +10,7 @@ from typing import Any
 EXTRAS = {
     "facts": ("mpmath", "sympy"),
     "report": ("jinja2",),
+    "plot": ("matplotlib",),
     "demo": ("scikit-learn",),
 }
 

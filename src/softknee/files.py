@@ -9,8 +9,8 @@ from pathlib import Path
 from softknee.errors import InputError
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> Path:
-    """Writes `text` as UTF-8 to `path`, whose folder is made, and returns the path.
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Writes bytes, or text as UTF-8, to `path`, whose folder is made, and returns the path.
 
     What stood there stays until the new file is complete. Raises InputError where it cannot be written.
     """
@@ -19,8 +19,8 @@ def write_whole(path: str | os.PathLike[str], text: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(temporary, 0o666 & ~mask)  # mkstemp's 0600 would hide it from whoever else may read the folder

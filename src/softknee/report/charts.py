@@ -131,7 +131,8 @@ def plot(label: str, x: tuple[float, float], y: tuple[float, float], *, log: boo
 def tick(value: float) -> str:
     """A tick's label, short."""
     if value and (abs(value) >= 1e4 or abs(value) < 1e-3):
-        return f"1e{round(math.log10(value))}".replace("-", "−") if value > 0 else number(value, 1)
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
     return f"{value:g}".replace("-", "−")
 
 

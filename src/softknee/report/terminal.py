@@ -6,13 +6,20 @@ read as Rich markup, and control characters in it are not sent to the terminal.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
+from softknee.facts import Facts, Interval
 
+from .braille import draw
+from .choice import Choice, choices, spelled, written_range, written_steepest
+from .curves import jumps
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
+from .formula import formula
 from .sections import grouped, headline, most_severe, unchecked
 from .story import kind_of
 
@@ -27,15 +34,15 @@ STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim", "better": 
 
 
 def render(result: Any, console: Console | None = None) -> None:
-    """Print `result`: a Census, Report, Plan, Trial, Comparison, Calibration, Story, Finding or Activation, several of
-    one kind in a list (activations stand side by side), or anything else that `str` describes.
+    """Print `result`: a Census, Report, Plan, Trial, Comparison, Calibration, Story, Finding, Plot, Activation or
+    Facts, several of one kind in a list (activations stand side by side), or anything else that `str` describes.
 
     console: Rich's; by default one for standard output, 80 columns wide where that is no terminal.
     """
     console = _console() if console is None else console
     several = result if isinstance(result, (list, tuple)) else [result]
-    if several and all(isinstance(one, Activation) for one in several):
-        _activations(several, console)
+    if several and all(isinstance(one, (Activation, Choice, Facts)) for one in several):
+        _activations(choices(several), console)
         return
     for one in several:
         if isinstance(one, (list, tuple)):
@@ -372,30 +379,49 @@ def _story(result: Any, console: Console) -> None:
 
 
 def catalog(activations: Sequence[Activation], console: Console | None = None) -> None:
-    """Print an index: one line per activation, by kind."""
+    """Print an index: one line per activation, by kind, with its tags where there is room, and how many there are."""
     console = _console() if console is None else console
     width = max((len(one.name) for one in activations), default=0)
+    tags = max((len(", ".join(one.tags)) for one in activations), default=0)
+    room = console.width - width - 4
+    roomy = room >= 60 + tags
+    room -= (tags + 2) * roomy
     for kind in dict.fromkeys(one.kind for one in activations):
-        _line(console, (kind, "dim"))
-        for one in (one for one in activations if one.kind == kind):
-            sentence = one.summary.split(". ")[0].rstrip(".")
-            room = max(20, console.width - width - 5)
-            if len(sentence) > room:
-                sentence = sentence[: room - 1].rstrip() + "…"
-            _line(console, (one.name.ljust(width), "bold"), "  ", sentence, indent=2)
-    _line(console, (f"{plural(len(activations), 'activation')}; softknee show NAME… for their facts", "dim"))
+        shown = [one for one in activations if one.kind == kind]
+        _line(console, (kind, "bold"), (f"  {len(shown)}", "dim"))
+        for one in shown:
+            sentence = _text(one.summary.split(". ")[0].rstrip("."))
+            sentence.truncate(room, overflow="ellipsis", pad=roomy)
+            line = _text(f"  {one.name.ljust(width)}  ", "cyan").append_text(sentence)
+            if roomy:
+                line.append("  ").append_text(_text(", ".join(one.tags), "dim"))
+            line.rstrip()
+            console.print(line, soft_wrap=True)
+    counted = Counter(tag for one in activations for tag in one.tags)
+    console.print()
+    _line(console, f"{plural(len(activations), 'activation')}", ("; softknee show NAME… for their facts", "dim"))
+    if counted:
+        _line(console, ("tags  ", "dim"), ", ".join(f"{tag} {n}" for tag, n in counted.most_common()))
 
 
-def _activations(several: Sequence[Activation], console: Console) -> None:
+def _activations(several: Sequence[Choice], console: Console) -> None:
     """What each is, then their facts side by side."""
     for one in several:
-        _heading(console, one.name, one.summary)
-        if one.aliases:
-            _line(console, ("also called  ", "dim"), ", ".join(one.aliases), indent=2)
-        if one.source.strip("-"):
-            _line(console, ("source  ", "dim"), one.source, indent=2)
+        activation = one.activation
+        written = formula(activation)
+        _line(console, (one.label, "bold"), *(("  ", (written, "cyan")) if written else ()))
+        _line(console, activation.summary, indent=2)
+        told = {
+            "used for": ", ".join(filter(None, (USES.get(tag, tag.replace("-", " ")) for tag in activation.tags))),
+            "also called": ", ".join(activation.aliases),
+            "source": activation.source.strip("-"),
+        }
+        for name, words in told.items():
+            if words:
+                _line(console, (f"{name}  ", "dim"), words, indent=2)
     console.print()
-    beside = max(1, (console.width - 20) // 15)
+    widest = max(len(one.activation.name) for one in several)
+    beside = max(1, (console.width - 20) // max(15, widest + 1))
     for start in range(0, len(several), beside):
         shown = several[start : start + beside]
         rows = []
@@ -403,15 +429,15 @@ def _activations(several: Sequence[Activation], console: Console) -> None:
             values = [_fact(read, one) for one in shown]
             if any(value != MISSING for value in values):
                 rows.append((_text(name, "dim"), *values))
-        names = [one.name for one in shown]
+        names = [one.activation.name for one in shown]
         _table(console, ("", *names), rows, left=("", *names))
         if start + beside < len(several):
             console.print()
 
 
-def _fact(read: Callable[[Activation], str], activation: Activation) -> str:
+def _fact(read: Callable[[Choice], str], choice: Choice) -> str:
     try:
-        return read(activation)
+        return read(choice)
     except SoftkneeError:  # a normalizer is no function of one number
         return MISSING
 
@@ -420,31 +446,79 @@ def _intervals(found: Iterable[Any]) -> str:
     return ", ".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
 
 
-def _range(activation: Activation) -> str:
-    """The range, closed where its end is attained."""
-    facts = activation.facts
-    low = "[" if facts.minimum is not None and facts.minimum.value == facts.range.low else "("
-    high = "]" if facts.maximum is not None and facts.maximum.value == facts.range.high else ")"
-    return f"{low}{number(facts.range.low)}, {number(facts.range.high)}{high}"
+def _joined(found: Iterable[Interval], facts: Facts) -> list[Interval]:
+    """Intervals that touch at a point where f′ is 0 too and f does not jump, as one."""
+    whole: list[Interval] = []
+    for one in found:
+        meets = whole and whole[-1].high == one.low and one.low not in jumps(facts)
+        if meets and facts.value(one.low, 1) == 0:
+            one = Interval(whole.pop().low, one.high)
+        whole.append(one)
+    return whole
 
 
-FACTS: dict[str, Callable[[Activation], str]] = {
-    "kind": lambda a: a.kind,
-    "parameters": lambda a: (
-        ", ".join(f"{p.name}={p.default:g}{' (learned)' if p.learnable else ''}" for p in a.parameters.values())
-        or MISSING
-    ),
-    "as a function of": lambda a: "gate, up = 1" if a.kind == "gated" else MISSING,
-    "range": lambda a: _range(a),
-    "minimum": lambda a: "none" if (low := a.facts.minimum) is None else f"{number(low.value)} at {number(low.x)}",
-    "largest |f′|": lambda a: f"{number(a.facts.largest_derivative.value)} at {number(a.facts.largest_derivative.x)}",
-    "kinks": lambda a: ", ".join(map(number, a.facts.breakpoints)) or "none",
-    "dead where": lambda a: _intervals(a.facts.dead),
-    "saturated where": lambda a: _intervals(i for i in a.facts.saturated() if i.high - i.low > 0.1),
-    "gain": lambda a: number(a.facts.gain, 4),
-    "backward gain": lambda a: number(a.facts.backward_gain, 4),
-    "mean, z ~ N(0, 1)": lambda a: number(round(a.facts.mean, 12)),
-    "in torch": lambda a: a.torch or MISSING,
+def _point(found: Any, none: str) -> str:
+    return none if found is None else f"{number(found.value)} at {number(found.x)}"
+
+
+def _parameters(choice: Choice) -> str:
+    declared = choice.activation.parameters
+    shown = {name: spelled(v) if isinstance(v, bool) else f"{v:g}" for name, v in choice.parameters.items()}
+    learned = {name: " (learned)" if declared[name].learnable else "" for name in shown}
+    return ", ".join(f"{name} = {value}{learned[name]}" for name, value in shown.items())
+
+
+def _in_torch(choice: Choice) -> str:
+    activation = choice.activation
+    if activation.torch_module is None:
+        return activation.torch or MISSING
+    arguments = (f", {name} {value}" for name, value in activation.torch_arguments.items())
+    return f"nn.{activation.torch_module}{''.join(arguments)}"
+
+
+USES = {
+    "binary-output": "binary outputs",
+    "cnn": "CNNs",
+    "ffn": "feed-forward blocks",
+    "gate": "gates",
+    "hidden": "hidden layers",
+    "learnable": "",  # no use: its parameters say so
+    "llm": "LLMs",
+    "mobile": "mobile networks",
+    "multi-class-output": "multi-class outputs",
+    "positive": "positive outputs",
+    "rnn": "RNNs",
+    "self-normalizing": "self-normalizing networks",
+    "transformer": "transformers",
+}
+"""What a tag says, where it is not the word itself."""
+
+PACKED = {
+    "split": "gate, then up",
+    "gate_up": "gate, then up",
+    "up_gate": "up, then gate",
+    "interleaved": "gate and up in turn",
+}
+
+FACTS: dict[str, Callable[[Choice], str]] = {
+    "kind": lambda c: c.activation.kind,
+    "parameters": lambda c: _parameters(c) or MISSING,
+    "conditions": lambda c: ", ".join(map(str, c.activation.conditions)) or MISSING,
+    "as a function of": lambda c: "gate, up = 1" if c.activation.kind == "gated" else MISSING,
+    "packed as": lambda c: PACKED.get(c.activation.layout or "", MISSING),
+    "range": lambda c: written_range(c.facts),
+    "at −∞, ∞": lambda c: ", ".join(number(round(float(end), 12)) for end in c.facts.value([-math.inf, math.inf])),
+    "minimum": lambda c: _point(c.facts.minimum, "none"),
+    "maximum": lambda c: _point(c.facts.maximum, MISSING),
+    "largest |f′|": lambda c: written_steepest(c.facts),
+    "jumps": lambda c: ", ".join(map(number, jumps(c.facts))) or MISSING,
+    "kinks": lambda c: ", ".join(map(number, jumps(c.facts, 1))) or "none",
+    "dead where": lambda c: _intervals(_joined(c.facts.dead, c.facts)),
+    "saturated where": lambda c: _intervals(i for i in c.facts.saturated() if i.high - i.low > 0.1),
+    "gain": lambda c: number(c.facts.gain, 4),
+    "backward gain": lambda c: number(c.facts.backward_gain, 4),
+    "mean, z ~ N(0, 1)": lambda c: number(round(c.facts.mean, 12)),
+    "in torch": _in_torch,
 }
 
 
@@ -463,6 +537,7 @@ _RENDERERS: dict[str, Callable[[Any, Console], None]] = {
     "Comparison": _comparison,
     "Finding": _finding,
     "Plan": _plan,
+    "Plot": draw,
     "Report": _report,
     "Story": _story,
     "Trial": _trial,

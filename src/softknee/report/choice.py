@@ -1,0 +1,131 @@
+"""An activation at parameters, as a reader names it: `relu`, or `leaky_relu:negative_slope=0.2`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from softknee.catalog import Activation, get
+from softknee.errors import InputError
+from softknee.facts import Facts, facts
+from softknee.plain import plain
+
+from .figures import number
+from .formula import formula
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An activation and the values of all its parameters."""
+
+    activation: Activation
+    parameters: Mapping[str, float]
+
+    @classmethod
+    def of(cls, what: Named) -> Choice:
+        """The choice that `what` names: an Activation (at its defaults), Facts (at theirs), or a string, which is a
+        name or an alias, perhaps with parameters behind a colon: `elu:alpha=0.5`, `softplus:beta=2,threshold=20`.
+
+        Raises InputError for a name that is unknown and a parameter that is unknown, no number or out of range.
+        """
+        if isinstance(what, Choice):
+            return what
+        if isinstance(what, Facts):
+            return cls(what.activation, what.parameters)
+        name, colon, given = what.partition(":") if isinstance(what, str) else (what, "", "")
+        activation = get(name)
+        return cls(activation, activation.resolve(_parameters(activation, given) if colon else {}))
+
+    @property
+    def label(self) -> str:
+        """Its name, with the parameters that are not at their defaults: `elu(alpha=0.5)`."""
+        defaults = self.activation.defaults
+        given = [f"{name}={spelled(value)}" for name, value in self.parameters.items() if value != defaults[name]]
+        return self.activation.name + (f"({', '.join(given)})" if given else "")
+
+    @property
+    def facts(self) -> Facts:
+        return facts(self.activation, **self.parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is declared, the formula, and the facts at these parameters, as plain JSON types."""
+        normalizer = self.activation.kind == "normalizer"
+        own = {
+            "formula": formula(self.activation),
+            "parameters": self.parameters,
+            "limits": None if normalizer else self.facts.value([-float("inf"), float("inf")]),
+            "facts": None if normalizer else self.facts,
+        }
+        return self.activation.to_dict() | plain(own)
+
+
+SWITCH = {"true": True, "false": False}
+
+Named: TypeAlias = "Activation | Choice | Facts | str"
+
+
+def choices(several: Iterable[Named]) -> list[Choice]:
+    """Each of them once, in the order in which they were first named."""
+    found: list[Choice] = []
+    for one in map(Choice.of, several):
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def written_range(facts: Facts) -> str:
+    """The range, closed where its end is attained: [−0.278, ∞)."""
+    low = "[" if facts.minimum is not None and facts.minimum.value == facts.range.low else "("
+    high = "]" if facts.maximum is not None and facts.maximum.value == facts.range.high else ")"
+    return f"{low}{number(facts.range.low)}, {number(facts.range.high)}{high}"
+
+
+def written_steepest(facts: Facts) -> str:
+    """The largest |f′| and where it is: "1.13 at 1.41", "1 towards ∞" where it is only approached, "unbounded"."""
+    near, far = facts.value([-1e4, 1e4], 1), facts.value([-1e8, 1e8], 1)
+    at, steepest = facts.largest_derivative
+    with np.errstate(all="ignore"):
+        if not np.isfinite(steepest) or (np.abs(far) > 2 * np.abs(near) + 1).any():
+            return "unbounded"
+    for slope, end in zip(far, ("−∞", "∞"), strict=True):
+        if abs(slope) > abs(steepest) * (1 + 1e-15):
+            return f"{number(float(slope))} towards {end}"
+    return f"{number(steepest)} at {number(at)}"
+
+
+def spelled(value: float) -> str:
+    """A parameter's value as it is typed: 1, 0.01, 1e-06, inf, true."""
+    return str(value).lower() if isinstance(value, bool) else repr(float(value)).removesuffix(".0")
+
+
+def _parameters(activation: Activation, text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for piece in text.split(","):
+        name, equals, value = (part.strip() for part in piece.partition("="))
+        if not (name and equals and value):
+            raise InputError(
+                f"{activation.name}:{text} cannot be read at {piece!r}; "
+                f"write {activation.name}:parameter=value, several with commas between them"
+            )
+        if name in found:
+            raise InputError(f"{activation.name}:{text} gives {name} twice")
+        if name not in activation.parameters:
+            activation.resolve({name: 1.0})  # says so
+        switch = isinstance(activation.defaults[name], bool)
+        read = SWITCH.get(value.lower()) if switch else _number(value)
+        if read is None:
+            wanted = "true or false" if switch else "a number"
+            raise InputError(f"{activation.name}: {name} must be {wanted}, got {value!r}")
+        found[name] = read
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        return None if math.isnan(value := float(text)) else value
+    except ValueError:
+        return None

@@ -107,14 +107,16 @@ def cells(activation: Activation, words: tuple[str, ...]) -> list[str]:
 
 INTRODUCTION = """# How exact
 
-The largest error of each activation, in units in the last place (ULPs) of its dtype, on the path that a call takes on
-a CPU; `softknee.get("silu").path(x)` says which that is, and why. Measured with PyTorch {torch} on {machine} by
-`make accuracy`, rounded up to the number that the tests enforce.
+The largest error of each activation on the path that a call takes on a CPU; `softknee.get("silu").path(x)` says which
+that is, and why. Measured by `make accuracy` with PyTorch {torch} on {machine},
+rounded up to the number that the tests enforce.
 
-- **f** counts wherever the exact value is a normal number, in half precision also where it is subnormal. 0.5 is
-  correctly rounded.
-- **f′** counts in ULPs of max(|f′|, 2⁻⁴): a root has no relative accuracy. Of a gated activation both partial
-  derivatives count, that with respect to the gate in ULPs of max(|f′|, 2⁻⁴·|up|). Normalizers: f in ULPs of max(|f|, 2⁻⁴).
+- **f** counts wherever the exact value is a normal number (bfloat16, float16: subnormal ones too), in units of
+  ulp(f) + |x·f′|·ε: what rounding the input once may do. 0.5 is correctly rounded.
+- **f′** counts in units of ulp(max(|f′|, 2⁻⁴)) + |x·f″|·ε: a root has no relative accuracy. Of a gated activation both
+  partial derivatives count, that with respect to the gate relative to |up|.
+- Normalizers: f in units of ulp(max(|f|, 2⁻⁴)) + |x|·ε.
+- In bfloat16 and float16 the unit is the ULP alone.
 - bfloat16 and float16: all inputs. float32: every 4001st of all bit patterns, [−120, 120] in steps of 0.01, and the
   neighbourhood of each kink. float64: 500 random exponents, 400 normal numbers and the tails, against mpmath. Gated
   activations and normalizers: a million random inputs (float64: 500), normal with deviation 3.

@@ -4,10 +4,10 @@ The figures stand in `accuracy.json`, written by `tools/accuracy.py`: the table 
 paths (`paths.py`) and the tests' bounds are all read from there. Elementwise activations are measured at chosen points,
 gated ones and normalizers at random ones.
 
-    f        |error| in ULPs of the exact value, wherever that is a normal number (half precision: everywhere)
-    f′, f″   |error| in ULPs of max(|exact|, 2⁻⁴), since a root has no relative accuracy; a normalizer's f too
-    lost     the input nearest to 0 at which the result is 0, of the wrong sign or not finite, although the exact one is
-             a normal number and no root is near
+An error is stated in units of ulp(f) + |x·f′|·ε, what rounding the input once may do to the result; of derivatives in
+units of ulp(max(|f′|, 2⁻⁴)) + |x·f″|·ε, since a root has no relative accuracy. In half precision the unit is the ULP
+alone. A value is lost where the result is 0, of the wrong sign or not finite, although the exact one is a normal number
+and no root is near.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Evaluate = Callable[..., Tensor]
 def settings(activation: Activation) -> list[dict[str, float]]:
     """The parameters to measure at: the defaults, and all finite ones moved, so far as their conditions allow."""
     given = {name: p.default for name, p in activation.parameters.items() if not isinstance(p.default, bool)}
-    moved = {name: 1.3 * value + 0.05 for name, value in given.items() if math.isfinite(value)}
+    # in eighths, which every dtype holds: the parameter's own rounding is not the activation's error
+    moved = {name: round(10.4 * value + 1) / 8 for name, value in given.items() if math.isfinite(value)}
     try:
         activation.resolve(moved)
     except InputError:
@@ -55,10 +56,10 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
         return [(activation.defaults | parameters)[name] for name in activation.parameters]
 
     def by_composite(x: Tensor, order: int, **parameters: float) -> Tensor:
-        return _differentiated(lambda v: composite(v, *values(parameters)), x, order)
+        return differentiated(lambda v: composite(v, *values(parameters)), x, order)
 
     def by_native(x: Tensor, order: int, **parameters: float) -> Tensor:
-        return _differentiated(lambda v: dispatch.native(activation, v, activation.resolve(parameters)), x, order)
+        return differentiated(lambda v: dispatch.native(activation, v, activation.resolve(parameters)), x, order)
 
     def by_table(x: Tensor, order: int, **parameters: float) -> Tensor:
         if order > 1:
@@ -79,7 +80,8 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
     return found
 
 
-def _differentiated(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
+def differentiated(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
+    """f, f′ or f″ at `x` by autograd."""
     x = x.detach().requires_grad_(order > 0)
     y = function(x)
     for left in range(order, 0, -1):
@@ -111,7 +113,7 @@ def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1
         noise = [dispatch.noise_like(x, generator).numpy().astype(np.longdouble)] if activation.stochastic else []
         got = dispatch.call(activation, x, dim=-1, **given)
         truth = activation.on(table("numpy"), x.double().numpy().astype(np.longdouble), *noise).astype(np.float64)
-        return error(truth.ravel(), np.zeros(x.numel()), got.ravel(), x.ravel(), FLOOR)
+        return error(truth.ravel(), np.ones(x.numel()), got.ravel(), x.ravel(), FLOOR)
     count = count if dtype != torch.float64 else 500
     pair = [v.to(dtype) for v in 3 * torch.randn(2, count, generator=generator, dtype=torch.float64)]
     apart = torch.ones(count, dtype=torch.bool)
@@ -167,7 +169,7 @@ def points(activation: Activation, dtype: torch.dtype, stride: int = 4001) -> Te
         rng = np.random.default_rng(0)
         spread = np.exp(rng.uniform(-40, 7, 500)) * rng.choice([-1, 1], 500)
         x = torch.tensor([*near, *spread, *rng.normal(0, 3, 400), *tails[::120] * 6], dtype=dtype)
-    return x[x.isfinite()]
+    return x[x.abs() < torch.finfo(dtype).max / 256]
 
 
 def exact(activation: Activation, x: Tensor, order: int, **parameters: float) -> np.ndarray:
@@ -189,10 +191,14 @@ def _with_digits(
         inputs = [*point[:place], value, *point[place + 1 :]]
         return mpmath.mpf(activation.on(table("mpmath"), *map(mpmath.mpf, inputs), **given))
 
-    # 1 + tanh(u) keeps its digits down to the smallest double with 360 of them
-    with mpmath.workdps(360 if max(map(abs, point)) > 15 else 60):
-        value = mpmath.mpf(point[place])
-        return float(mpmath.diff(along, value, order) if order else along(value))
+    # 1 + tanh(u) keeps its digits down to the smallest double with 360
+    for digits in (60, 360):
+        with mpmath.workdps(digits):
+            at = mpmath.mpf(point[place])
+            value = mpmath.diff(along, at, order) if order else along(at)
+        if abs(value) > 1e-25:
+            break
+    return float(value)
 
 
 def figure(
@@ -210,18 +216,21 @@ def figure(
 
 
 def error(truth: np.ndarray, slope: np.ndarray, got: Tensor, x: Tensor, floor: Any) -> Figure:
-    """The largest error of `got` against `truth` at `x`, in ULPs of max(|truth|, floor); `slope` is `truth`'s derivative.
+    """The largest error of `got` against `truth`, whose derivative is `slope`, at `x`.
 
     Without a floor only normal numbers count (of half precision subnormal ones too).
     """
     info = torch.finfo(x.dtype)
-    smallest = info.tiny * info.eps if x.dtype in (torch.bfloat16, torch.float16) else info.tiny
+    half = x.dtype in tables.HALVES
+    smallest = info.tiny * info.eps if half else info.tiny
     values, at, size = got.double().numpy(), x.double().numpy(), np.abs(truth)
     representable = np.isfinite(truth) & (size <= info.max)  # beyond it, infinity is right
     judged = representable & ((size >= smallest) | (np.asarray(floor) > 0))
     with np.errstate(all="ignore"):
         exponent = np.frexp(np.maximum(size, np.maximum(floor, smallest)))[1] - 1
         unit = np.ldexp(info.eps, np.maximum(exponent, round(math.log2(info.tiny))))
+        if not half:
+            unit = unit + np.abs(at * slope) * info.eps
         distance = np.where(judged, np.abs(values - truth) / unit, 0.0)
         distance = np.where(np.isnan(distance), np.inf, distance)
         # near a root zero and sign are a matter of rounding x

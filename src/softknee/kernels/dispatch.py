@@ -45,22 +45,30 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
         raise InputError(f"{activation.name} is {activation.kind} and does not work in place")
     if inplace:
         # The copy keeps what backward needs, which this call is about to overwrite.
-        x = inputs[0].clone() if torch.is_grad_enabled() and inputs[0].requires_grad else inputs[0]
-        return inputs[0].copy_(_out_of_place(activation, (x, *inputs[1:]), parameters))
+        leaves = (inputs[0], *parameters.values())
+        recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in leaves)
+        x = inputs[0].clone() if recorded else inputs[0]
+        return inputs[0].copy_(_out_of_place(activation, (x,), parameters))
     return _out_of_place(activation, inputs, parameters)
 
 
 def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     """The path that `activation(*inputs, **parameters)` takes, and why; nothing is computed."""
     _check(activation, inputs)
-    resolved = activation.resolve({k: v for k, v in parameters.items() if k in activation.parameters})
+    parameters = dict(parameters)
+    training = parameters.pop("training", False) if activation.stochastic else False
+    for word in ("dim", "dtype") if activation.kind == "normalizer" else ("inplace",):
+        parameters.pop(word, None)
+    if activation.stochastic:
+        parameters.pop("generator", None)
+    resolved = activation.resolve(parameters)
     chosen = choose(activation, inputs[0].dtype, inputs[0].device.type)
     if activation.kind == "normalizer":
         return chosen
     if torch.compiler.is_compiling() or transformed():
         native = chosen.forward == chosen.backward == "native" and not transformed()
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
-    if activation.stochastic and parameters.get("training"):
+    if training:
         return Path("composite", "composite", "it draws its own noise")
     tensors = [name for name, value in resolved.items() if isinstance(value, Tensor)]
     if tensors and not (chosen.forward == "native" and _native_takes(activation, inputs[0], resolved)):
@@ -211,7 +219,9 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     Without a generator they come from PyTorch's, whose state activation checkpointing restores.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    noise = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
+    # passed only where given: no graph of symbolic shapes takes the argument
+    given: dict[str, Any] = {} if generator is None else {"generator": generator}
+    noise = torch.rand(x.shape, dtype=dtype, device=x.device, **given)
     # rand includes 0, where a logarithm is infinite: half its grid's step instead
     return noise.clamp(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
 

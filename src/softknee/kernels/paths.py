@@ -88,7 +88,8 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     if activation.kind == "normalizer":
         return Path("native", "native", "PyTorch's reductions, around what the definition adds")
     own = "table" if dtype in HALVES and device == "cpu" and activation.kind == "elementwise" else "composite"
-    native = figures(activation, dtype, "native") if activation.kind == "elementwise" else None
+    has = activation.kind == "elementwise" and activation.torch is not None
+    native = figures(activation, dtype, "native") if has else None
     if native is None:
         missing = f"{activation.name} has no measured op of PyTorch's in {_word(dtype)}"
         return Path(own, own, missing)

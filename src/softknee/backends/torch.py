@@ -217,7 +217,8 @@ def _plain(partial: Composite) -> Callable[..., Tensor]:
     def run(grad: Tensor, *arguments: Any) -> Tensor:
         working = torch.float64 if grad.dtype == torch.float64 else torch.float32
         cast = [a.to(working) if isinstance(a, Tensor) else a for a in (grad, *arguments)]
-        return code(_TABLES[working], *cast)
+        result = code(_TABLES[working], *cast)
+        return result if isinstance(result, Tensor) else torch.full_like(cast[0], result)
 
     return run
 

@@ -109,7 +109,7 @@ def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1
     generator = torch.Generator().manual_seed(0)
     if activation.kind == "normalizer":
         x = (3 * torch.randn(count // 32, 32, generator=generator)).to(dtype)
-        given = {"generator": generator.clone_state()} if activation.stochastic else {}
+        given: dict[str, Any] = {"generator": generator.clone_state()} if activation.stochastic else {}
         noise = [dispatch.noise_like(x, generator).numpy().astype(np.longdouble)] if activation.stochastic else []
         got = dispatch.call(activation, x, dim=-1, **given)
         truth = activation.on(table("numpy"), x.double().numpy().astype(np.longdouble), *noise).astype(np.float64)
@@ -176,7 +176,8 @@ def exact(activation: Activation, x: Tensor, order: int, **parameters: float) ->
     """f, f′ or f″ at `x` as float64; for float64 itself from mpmath."""
     if x.dtype == torch.float64:
         return np.array([_with_digits(activation, (value,), order, parameters) for value in x.tolist()])
-    return np.asarray(activation.derivative(x.double().numpy(), order=order, **parameters))
+    given: dict[str, Any] = dict(parameters)
+    return np.asarray(activation.derivative(x.double().numpy(), order=order, **given))
 
 
 def _with_digits(
@@ -210,7 +211,8 @@ def figure(
         # what a derivative is at a kink is a convention, and the oracle's differences straddle it
         for kink in activation.facts.breakpoints:
             x = x[(x.double() - kink).abs() > 1e-9]
-    next_one = activation.derivative(x.double().numpy(), order=order + 1, **dict[str, Any](parameters))
+    given: dict[str, Any] = dict(parameters)
+    next_one = activation.derivative(x.double().numpy(), order=order + 1, **given)
     truth = exact(activation, x, order, **parameters)
     return error(truth, np.asarray(next_one), evaluate(x, order, **parameters), x, FLOOR if order else 0.0)
 

@@ -108,9 +108,9 @@ class Composite:
         wanted = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
         if torch.compiler.is_compiling():
             return self.flat.apply(*arguments) if wanted else self.evaluate(*arguments)
-        if wanted or transformed():
-            return self._function.apply(*arguments)
-        return self.evaluate(*arguments)
+        if transformed():
+            return self._transformable.apply(*arguments)
+        return self._recorded.apply(*arguments) if wanted else self.evaluate(*arguments)
 
     def evaluate(self, *arguments: Tensor | float) -> Tensor:
         """The value alone, without autograd."""
@@ -147,10 +147,28 @@ class Composite:
         return result.to(dtype)
 
     @functools.cached_property
-    def _function(self) -> type[torch.autograd.Function]:
+    def _recorded(self) -> type[torch.autograd.Function]:
+        """For plain autograd: without `setup_context`, which makes PyTorch inspect a signature at every call, 8 µs."""
         composite = self
 
-        class Eager(torch.autograd.Function):
+        class Recorded(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *arguments: Any) -> Tensor:
+                _keep(ctx, arguments)
+                return composite.evaluate(*arguments)
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+                return composite._gradients(ctx, grad)
+
+        return Recorded
+
+    @functools.cached_property
+    def _transformable(self) -> type[torch.autograd.Function]:
+        """For torch.func's transforms and forward-mode derivatives."""
+        composite = self
+
+        class Transformable(torch.autograd.Function):
             generate_vmap_rule = True
 
             @staticmethod
@@ -164,11 +182,7 @@ class Composite:
 
             @staticmethod
             def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-                arguments = _kept(ctx)
-                return tuple(
-                    _reduced(composite.derivatives[i], grad, arguments, i) if needed else None
-                    for i, needed in enumerate(ctx.needs_input_grad)
-                )
+                return composite._gradients(ctx, grad)
 
             @staticmethod
             def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -177,7 +191,14 @@ class Composite:
                 parts = [composite.derivatives[i](tangents[i], *arguments) for i in moved]
                 return functools.reduce(torch.add, parts)
 
-        return Eager
+        return Transformable
+
+    def _gradients(self, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        arguments = _kept(ctx)
+        return tuple(
+            _reduced(self.derivatives[i], grad, arguments, i) if needed else None
+            for i, needed in enumerate(ctx.needs_input_grad)
+        )
 
     @property
     def flat(self) -> type[torch.autograd.Function]:

@@ -41,9 +41,16 @@ def tanh(x, ops):
     return ops.tanh(x)
 
 
+def _softcap_stable(x, ops, *, cap):
+    # x where x/cap may be subnormal, whose lost bits cap would magnify
+    value = ops.where(ops.abs(x) < 1e-9 * cap, x, cap * ops.tanh(x / cap))
+    return ops.with_slope(value, x, ops.sech2(x / cap))
+
+
 @elementwise(
     aliases=("softclamp", "scaled_tanh"),
     source="Bello et al. 2016, arXiv:1611.09940; Gemma 2 2024, arXiv:2408.00118",
+    stable=_softcap_stable,
     limits=(-30.0, 30.0),
     conditions=("0 < cap",),
     tags=("attention", "llm"),

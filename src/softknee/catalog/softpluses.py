@@ -5,9 +5,17 @@ import math
 from .spec import elementwise
 
 
+def _softplus_stable(x, ops, *, beta, threshold):
+    # The derivative with respect to beta, (u·σ(u) − softplus(u))/beta², cancels for u > 0; it is even in u.
+    size = ops.abs(beta * x)
+    slope = -(size * ops.sigmoid(-size) + ops.softplus(-size)) / beta / beta
+    return ops.where(beta * x > threshold, x, ops.with_slope(ops.softplus(beta * x) / beta, beta, slope))
+
+
 @elementwise(
     aliases=("smooth_relu",),
     source="Dugas et al. 2001, NeurIPS",
+    stable=_softplus_stable,
     limits=(0.0, math.inf),
     conditions=("0 < beta",),
     torch="softplus",

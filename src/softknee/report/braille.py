@@ -68,7 +68,7 @@ def _canvas(plot: Plot, panel: Panel, width: int, rows: int, coloured: bool, bra
     down = Scale(panel.low, panel.high, 4 * rows - 1, 0)
     levels = {round(down(value)) // 4: tick(value) for value in down.ticks(max(2, rows // 3))}
     margin = max(map(len, levels.values())) + 1
-    columns = width - margin - 2
+    columns = max(8, width - margin - 2)
     across = Scale(plot.low, plot.high, 0, 2 * columns - 1)
 
     cells = [[Text(" ") for _ in range(columns)] for _ in range(rows)]

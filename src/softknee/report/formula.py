@@ -103,7 +103,7 @@ def _written(node: Expr, of: dict[Expr, tuple[str, int]]) -> tuple[str, int]:
     if op == "abs":
         return f"|{of[args[0]][0]}|", ATOM
     if op == "sqrt":
-        return f"√{held(args[0], ATOM)}", ATOM
+        return f"√{held(args[0], ATOM)}", POWER
     return f"{NAMES.get(op, op)}({', '.join(of[a][0] for a in args)})", ATOM
 
 

@@ -385,7 +385,7 @@ def catalog(activations: Sequence[Activation], console: Console | None = None) -
     tags = max((len(", ".join(one.tags)) for one in activations), default=0)
     room = console.width - width - 4
     roomy = room >= 60 + tags
-    room -= (tags + 2) * roomy
+    room = max(20, room - (tags + 2) * roomy)
     for kind in dict.fromkeys(one.kind for one in activations):
         shown = [one for one in activations if one.kind == kind]
         _line(console, (kind, "bold"), (f"  {len(shown)}", "dim"))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[
     if chosen.forward != "native" or any(p.learnable for p in activation.parameters.values()):
         return None, None
     function = getattr(torch.nn.functional, activation.torch)
-    given = {**activation.torch_arguments, **activation.defaults}
+    given = _native_arguments(activation, activation.defaults)
     op = functools.partial(function, **given) if given else function
     return op if chosen.backward == "native" else None, op
 
@@ -108,7 +109,7 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
     x = inputs[0]
     if activation.torch is not None and activation.kind == "elementwise":
-        chosen = choose(activation, x.dtype, x.device.type)
+        chosen = _chosen(activation, x.dtype, x.device.type)
         if chosen.forward == "native" and _native_takes(activation, x, resolved):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
@@ -116,7 +117,7 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
             if (chosen.backward == "native" or not (recorded or torch.compiler.is_compiling())) and not transformed():
                 return native(activation, x, resolved)
     composite = activation.composite
-    if composite.kernel is None:
+    if not torch.compiler.is_compiling() and composite.kernel is None:
         attach(activation)
     if not resolved:
         return composite(*inputs)
@@ -126,14 +127,17 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
 
 def native(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tensor:
     """PyTorch's own op."""
-    function = getattr(torch.nn.functional, str(activation.torch))
-    given = {
-        name: torch.tensor([value], dtype=x.dtype, device=x.device)
-        if activation.parameters[name].learnable and not isinstance(value, Tensor)
-        else value
-        for name, value in resolved.items()
-    }
-    return function(x, **activation.torch_arguments, **given)
+    given = _native_arguments(activation, resolved)
+    for name, value in given.items():
+        if not isinstance(value, Tensor) and name in activation.parameters and activation.parameters[name].learnable:
+            given[name] = torch.tensor([value], dtype=x.dtype, device=x.device)
+    return getattr(torch.nn.functional, str(activation.torch))(x, **given)
+
+
+def _native_arguments(activation: Activation, resolved: dict[str, Any]) -> dict[str, Any]:
+    # softplus without a threshold is PyTorch's with its default, which guards against overflow where ours needs none
+    finite = {name: value for name, value in resolved.items() if isinstance(value, Tensor) or not math.isinf(value)}
+    return {**activation.torch_arguments, **finite}
 
 
 def _native_takes(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> bool:
@@ -153,6 +157,13 @@ def attach(activation: Activation) -> None:
         activation.composite.kernel = functools.partial(_forward, activation)
     else:
         activation.composite.kernel = _nothing
+
+
+def _chosen(activation: Activation, dtype: torch.dtype, device: str) -> Path:
+    return choose(activation, dtype, device)
+
+
+_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo runs it, and does not follow the cache
 
 
 def _nothing(*arguments: Any) -> None:

@@ -113,7 +113,7 @@ def test_show(run):
     code, out, _ = run("show", "sigmoid", "--json")
     (entry,) = json.loads(out)
     assert entry["name"] == "sigmoid" and entry["facts"]["largest_derivative"]["value"] == 0.25
-    assert entry["formula"] == "σ(x)" and entry["limits"] == [0.0, 1.0]
+    assert entry["formula"] == "σ(x)" and entry["facts"]["limits"] == [0.0, 1.0]
 
 
 def test_show_at_parameters(run):

@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_refused(text, message):
 def test_to_dict_is_of_these_parameters():
     told = Choice.of("leaky_relu:negative_slope=0.5").to_dict()
     assert told["parameters"] == {"negative_slope": 0.5} and told["formula"] == "x if x > 0 else negative_slope·x"
-    assert told["limits"] == ["-inf", "inf"]
+    assert told["facts"]["limits"] == ["-inf", "inf"]
     assert told["facts"]["gain"] == pytest.approx(math.sqrt(2 / 1.25))
     assert Choice.of(share).to_dict()["facts"] is None
 

@@ -87,30 +87,30 @@ class Facts:
 
     def _lowest(self, sign: float) -> Point | None:
         candidates = [*self.breakpoints, *_roots(lambda x: self.value(x, 1), wide=True)]
-        ends = sign * self._ends
         if not candidates:
             return None
         values = sign * self.value(candidates)
         # of equals, the one nearest to 0 is the one to show
         with np.errstate(over="ignore"):
             value, _, x = min(zip(np.round(values, 14), np.abs(candidates), candidates, strict=True))
-        if not value <= ends.min() or not math.isfinite(value):
+        if not value <= min(sign * end for end in self.limits) or not math.isfinite(value):
             return None
         return Point(x, float(self.value(x)))
 
     @functools.cached_property
     def range(self) -> Interval:
         """Infimum and supremum of f."""
-        low = min([float(self._ends.min()), *([self.minimum.value] if self.minimum else [])])
-        high = max([float(self._ends.max()), *([self.maximum.value] if self.maximum else [])])
+        low = min([*self.limits, *([self.minimum.value] if self.minimum else [])])
+        high = max([*self.limits, *([self.maximum.value] if self.maximum else [])])
         return Interval(low, high)
 
     @functools.cached_property
-    def _ends(self) -> np.ndarray:
+    def limits(self) -> tuple[float, float]:
         """f(−∞) and f(+∞); where the definition gives NaN there, from how it grows."""
         near, far, ends = self.value(np.array([-1e4, 1e4, -1e8, 1e8, -math.inf, math.inf])).reshape(3, 2)
         grown = np.where(_grows(near, far), np.copysign(math.inf, far), far)
-        return np.where(np.isnan(ends), grown, ends) + 0.0  # no −0
+        low, high = (np.where(np.isnan(ends), grown, ends) + 0.0).tolist()  # no −0
+        return low, high
 
     @functools.cached_property
     def largest_derivative(self) -> Point:
@@ -217,7 +217,7 @@ class Facts:
         """All of them, as plain JSON types."""
         points = {"minimum": self.minimum, "maximum": self.maximum, "largest_derivative": self.largest_derivative}
         return plain(
-            {"range": self.range}
+            {"range": self.range, "limits": self.limits}
             | {name: None if point is None else point._asdict() for name, point in points.items()}
             | {
                 "breakpoints": self.breakpoints,

@@ -6,14 +6,13 @@ read as Rich markup, and control characters in it are not sent to the terminal.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
-from softknee.facts import Facts, Interval
+from softknee.facts import Facts
 
 from .braille import draw
 from .choice import Choice, choices, spelled, written_range, written_steepest
@@ -392,7 +391,7 @@ def catalog(activations: Sequence[Activation], console: Console | None = None) -
         for one in shown:
             sentence = _text(one.summary.split(". ")[0].rstrip("."))
             sentence.truncate(room, overflow="ellipsis", pad=roomy)
-            line = _text(f"  {one.name.ljust(width)}  ", "cyan").append_text(sentence)
+            line = _text("").append(f"  {one.name.ljust(width)}  ", "cyan").append_text(sentence)
             if roomy:
                 line.append("  ").append_text(_text(", ".join(one.tags), "dim"))
             line.rstrip()
@@ -446,17 +445,6 @@ def _intervals(found: Iterable[Any]) -> str:
     return ", ".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
 
 
-def _joined(found: Iterable[Interval], facts: Facts) -> list[Interval]:
-    """Intervals that touch at a point where f′ is 0 too and f does not jump, as one."""
-    whole: list[Interval] = []
-    for one in found:
-        meets = whole and whole[-1].high == one.low and one.low not in jumps(facts)
-        if meets and facts.value(one.low, 1) == 0:
-            one = Interval(whole.pop().low, one.high)
-        whole.append(one)
-    return whole
-
-
 def _point(found: Any, none: str) -> str:
     return none if found is None else f"{number(found.value)} at {number(found.x)}"
 
@@ -507,13 +495,13 @@ FACTS: dict[str, Callable[[Choice], str]] = {
     "as a function of": lambda c: "gate, up = 1" if c.activation.kind == "gated" else MISSING,
     "packed as": lambda c: PACKED.get(c.activation.layout or "", MISSING),
     "range": lambda c: written_range(c.facts),
-    "at −∞, ∞": lambda c: ", ".join(number(round(float(end), 12)) for end in c.facts.value([-math.inf, math.inf])),
+    "at −∞, ∞": lambda c: ", ".join(number(round(end, 12)) for end in c.facts.limits),
     "minimum": lambda c: _point(c.facts.minimum, "none"),
     "maximum": lambda c: _point(c.facts.maximum, MISSING),
     "largest |f′|": lambda c: written_steepest(c.facts),
     "jumps": lambda c: ", ".join(map(number, jumps(c.facts))) or MISSING,
     "kinks": lambda c: ", ".join(map(number, jumps(c.facts, 1))) or "none",
-    "dead where": lambda c: _intervals(_joined(c.facts.dead, c.facts)),
+    "dead where": lambda c: _intervals(c.facts.dead),
     "saturated where": lambda c: _intervals(i for i in c.facts.saturated() if i.high - i.low > 0.1),
     "gain": lambda c: number(c.facts.gain, 4),
     "backward gain": lambda c: number(c.facts.backward_gain, 4),

@@ -623,7 +623,7 @@ class Probe:
 
 
 def _pure(activation: Activation | None) -> bool:
-    """Whether outputs follow from inputs: not where they are drawn, or a parameter is learned (it may differ per unit)."""
+    """Whether outputs follow from inputs: not where they are drawn, or a parameter is learned (maybe per unit)."""
     return (
         activation is not None
         and activation.kind == "elementwise"

@@ -114,7 +114,7 @@ class Composite:
 
     def evaluate(self, *arguments: Tensor | float) -> Tensor:
         """The value alone, without autograd."""
-        if self.kernel is not None and not torch.compiler.is_compiling() and not transformed():
+        if not torch.compiler.is_compiling() and self.kernel is not None and not transformed():
             fast = self.kernel(*arguments)
             if fast is not None:
                 return fast

@@ -1,5 +1,6 @@
 """Bounded, S-shaped activations: gates, probabilities, caps."""
 
+from .shrinkage import tanhshrink
 from .spec import elementwise
 
 
@@ -42,9 +43,11 @@ def tanh(x, ops):
 
 
 def _softcap_stable(x, ops, *, cap):
-    # x where x/cap may be subnormal, whose lost bits cap would magnify
-    value = ops.where(ops.abs(x) < 1e-9 * cap, x, cap * ops.tanh(x / cap))
-    return ops.with_slope(value, x, ops.sech2(x / cap))
+    # x where x/cap may be subnormal, whose lost bits cap would magnify. By cap: tanh u − u·sech²u, which cancels near 0
+    u, t = x / cap, ops.tanh(x / cap)
+    value = ops.with_slope(ops.where(ops.abs(x) < 1e-9 * cap, x, cap * t), x, ops.sech2(u))
+    by_cap = ops.where(ops.abs(u) < 1.0, u * t * t - tanhshrink.on(ops, u), t - u * ops.sech2(u))
+    return ops.with_slope(value, cap, by_cap)
 
 
 @elementwise(

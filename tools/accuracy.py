@@ -54,10 +54,10 @@ def measure(activation: Activation, dtype: torch.dtype) -> dict[str, dict[str, o
     return rows
 
 
-def row(figure: Figure) -> list[float | None]:
-    """As JSON has it, without infinity."""
-    ulp = accuracy.stated(figure.ulp)
-    return [ulp if math.isfinite(ulp) else None, figure.at, figure.lost]
+def row(figure: Figure) -> list[float | str | None]:
+    """JSON has no infinity: a string stands for it, which `float` reads."""
+    values = (accuracy.stated(figure.ulp), figure.at, figure.lost)
+    return [str(value) if value is not None and math.isinf(value) else value for value in values]
 
 
 def compact(record: object) -> str:

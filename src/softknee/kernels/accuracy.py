@@ -7,7 +7,7 @@ gated ones and normalizers at random ones.
 An error is stated in units of ulp(f) + |x·f′|·ε, what rounding the input once may do to the result; of derivatives in
 units of ulp(max(|f′|, 2⁻⁴)) + |x·f″|·ε, since a root has no relative accuracy. In half precision the unit is the ULP
 alone. A value is lost where the result is 0, of the wrong sign or not finite, although the exact one is a normal number
-and no root is near.
+and no root is near; also at ±∞.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def worst(activation: Activation, evaluate: Evaluate, dtype: torch.dtype, order:
         except (RuntimeError, NotImplementedError):
             return Figure(math.inf, 0.0, 0.0)
     largest = max(found, key=lambda f: f.ulp)
-    lost = [f.lost for f in found if f.lost is not None]
+    lost = [f.lost for f in found if f.lost is not None] + _lost_at_the_ends(activation, evaluate, dtype, order)
     return Figure(largest.ulp, largest.at, min(lost, key=abs) if lost else None)
 
 
@@ -139,6 +139,14 @@ def _joint_exact(activation: Activation, pair: list[Tensor], order: int, wrt: st
     if pair[0].dtype != torch.float64:
         return np.asarray(activation.derivative(*arrays, order=order, wrt=wrt))
     return np.array([_with_digits(activation, point, order, {}, wrt) for point in zip(*arrays, strict=True)])
+
+
+def _lost_at_the_ends(activation: Activation, evaluate: Evaluate, dtype: torch.dtype, order: int) -> list[float]:
+    """±∞ where the definition has a value there and `evaluate` has not."""
+    ends = torch.tensor([-math.inf, math.inf], dtype=dtype)
+    truth = np.asarray(activation.derivative(ends.double().numpy(), order=order))
+    missing = np.isnan(evaluate(ends, order).double().numpy()) & ~np.isnan(truth)
+    return [end for end, missed in zip(ends.tolist(), missing, strict=True) if missed]
 
 
 # What is stated is rounded up, so that another processor's last bit does not break it.

@@ -108,6 +108,7 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
 
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
     x = inputs[0]
+    values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
         chosen = _chosen(activation, x.dtype, x.device.type)
         if chosen.forward == "native" and _native_takes(activation, x, resolved):
@@ -119,9 +120,6 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
     composite = activation.composite
     if not torch.compiler.is_compiling() and composite.kernel is None:
         attach(activation)
-    if not resolved:
-        return composite(*inputs)
-    values = [_channelled(activation, name, resolved[name], x) for name in activation.parameters]
     return composite(*inputs, *values)
 
 
@@ -251,8 +249,17 @@ def settled(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> di
 
 
 def _channelled(activation: Activation, name: str, value: Any, x: Tensor) -> Any:
-    if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
+    if not isinstance(value, Tensor) or not value.ndim:
+        return value
+    if value.ndim == 1 and activation.parameters[name].learnable:
         return per_channel(activation, name, value, x)
+    try:
+        torch.broadcast_shapes(value.shape, x.shape)
+    except RuntimeError:
+        raise InputError(
+            f"{activation.name}: {name} of shape {tuple(value.shape)} does not broadcast with the input's "
+            f"{tuple(x.shape)}"
+        ) from None
     return value
 
 

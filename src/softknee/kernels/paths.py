@@ -64,7 +64,7 @@ def figures(activation: Activation, dtype: torch.dtype, path: str) -> list[Figur
     if path not in rows:
         return None
     found = [rows[path][order] for order in ORDERS if order in rows[path]]
-    return [Figure(math.inf if ulp is None else ulp, at, lost) for ulp, at, lost in found]
+    return [Figure(float(ulp), float(at), None if lost is None else float(lost)) for ulp, at, lost in found]
 
 
 def promised(activation: Activation, dtype: torch.dtype) -> list[Figure]:
@@ -108,7 +108,7 @@ def _wrong(order: str, theirs: Figure, ours: Figure, own: str, device: str) -> s
     """What speaks against PyTorch's op; empty where nothing does."""
     enough = EXACT if own == "table" or device != "cpu" else max(ENOUGH, ours.ulp)
     if theirs.lost is not None:
-        return f"{order} is lost from x = {theirs.lost:.4g} on"
+        return f"{order} is lost {'at' if math.isinf(theirs.lost) else 'from'} x = {theirs.lost:.4g}"
     if not theirs.ulp <= enough:
         return f"{order} is off by {theirs.ulp:.3g} ULPs at x = {theirs.at:.4g}"
     return ""

@@ -24,8 +24,12 @@ from .floats import FloatTable, unsteady
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Any:
     # A formula may apply a primitive to a parameter that is a Python float, an exact double.
+    # Under the compiler the number may be symbolic, which a tensor without dimensions can hold and a float cannot.
     def primitive(self: Any, x: Any) -> Any:
-        return function(x) if isinstance(x, Tensor) else float(function(torch.tensor(x, dtype=torch.float64)))
+        if isinstance(x, Tensor):
+            return function(x)
+        value = function(torch.tensor(x, dtype=torch.float64))
+        return value if torch.compiler.is_compiling() else value.item()
 
     return primitive
 
@@ -58,7 +62,7 @@ class TorchTable(FloatTable):
         if not isinstance(a, Tensor):
             return a
         large = torch.finfo(a.dtype).max / 256
-        return torch.nan_to_num(a, nan=torch.nan, posinf=large, neginf=-large)
+        return a.clamp(-large, large)
 
     def maximum(self, a: Any, b: Any) -> Any:
         if not isinstance(b, Tensor):

@@ -134,7 +134,7 @@ class Activation:
         noise = (MEAN_NOISE,) if self.stochastic and len(inputs) == len(self.inputs) else ()
         return body(*inputs, *noise, ops, **(self.defaults | parameters))
 
-    @property
+    @functools.cached_property
     def defaults(self) -> dict[str, float]:
         return {p.name: p.default for p in self.parameters.values()}
 

@@ -282,3 +282,13 @@ def test_settings_are_attributes_and_inplace_is_a_switch():
 @pytest.mark.parametrize("module", [sn.LeakyReLU(0.2), sn.Swish(1.5), sn.XIELU(), sn.Hardtanh(-2, 2)], ids=repr)
 def test_modules_compile_without_a_break(module):
     torch.testing.assert_close(torch.compile(module, fullgraph=True, backend="eager")(X), module(X))
+
+
+def test_setting_an_attribute_changes_the_function():
+    module = softknee.nn.LeakyReLU()
+    module.negative_slope = 0.5
+    assert module(torch.tensor(-2.0)).item() == -1.0 and "negative_slope=0.5" in repr(module)
+    window = softknee.nn.Hardtanh(-2, 2)
+    with pytest.raises(InputError, match="min_val=3.0, max_val=2.0 is out of range"):
+        window.min_val = 3.0
+    assert window.min_val == -2.0

@@ -26,8 +26,8 @@ class Activation(nn.Module):
     activation: a name or an `Activation`. channels: learnable parameters are one value, or one per channel (dimension
     1 of an input with more than one dimension, else the last). learn: names of further parameters to learn. Other
     keywords are the activation's parameters. A gated activation takes gate and up, or one packed tensor, split along
-    `dim` by `layout`; a normalizer works along `dim`. Parameters that are not learned are attributes too, as PyTorch's;
-    a state dict that holds one (transformers' XIELU: beta, eps) sets it.
+    `dim` by `layout`; a normalizer works along `dim`. Parameters that are not learned are attributes that one may
+    set, as PyTorch's; a state dict that holds one (transformers' XIELU: beta, eps) sets it.
 
     Raises InputError for unknown names, parameters out of range, a tensor for a parameter that is not learned (it would
     be no state), `channels` that do not match the input.
@@ -80,7 +80,8 @@ class Activation(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         act = self.activation
-        parameters = dict(self.settings)
+        # what is at its default is left out: the call is shorter
+        parameters = {name: value for name, value in self.settings.items() if value != act.defaults[name]}
         for name in self.learned:
             parameters[name] = per_channel(act, name, getattr(self, name), inputs[0])
         if act.kind == "normalizer":
@@ -96,6 +97,13 @@ class Activation(nn.Module):
     def __getattr__(self, name: str) -> Any:
         settings = self.__dict__.get("settings", {})
         return settings[name] if name in settings else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        settings = self.__dict__.get("settings", {})
+        if name in settings:
+            settings[name] = self.activation.resolve(settings | {name: value})[name]
+        else:
+            super().__setattr__(name, value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         held = {name: state_dict[prefix + name] for name in self.settings if prefix + name in state_dict}

@@ -67,5 +67,6 @@ def test_range_and_steepest_are_said_as_they_are():
     assert said["capped"] == ("(−30, 30)", "1 at 0")
     assert said["shrink"][1] == "1 at −0.500"
     assert said["reciprocal"][1] == "unbounded"
-    assert written_steepest(softknee.get("softplus").facts) == "1 towards ∞"
+    towards = {"softplus": "∞", "logsigmoid": "−∞", "tanhshrink": "±∞", "squareplus": "∞"}
+    assert all(written_steepest(softknee.get(name).facts) == f"1 towards {end}" for name, end in towards.items())
     assert written_range(softknee.get("silu").facts) == "[−0.278, ∞)"

@@ -89,9 +89,10 @@ def test_a_steep_curve_is_one():
         ([limited], (-6, 10)),
         ([square], (-6, 6)),
         ([tower], (-6, 6)),
-        ([capped], (-96, 96)),
-        ([capped, "relu6"], (-96, 96)),
+        ([capped], (-48, 48)),
+        ([capped, "relu6"], (-48, 48)),
         ([far], (-6, 1200)),
+        (["sqrt_softplus"], (-6, 6)),
         ([logarithm], (-6, 6)),
     ],
 )

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from softknee.catalog import Activation, get
 from softknee.errors import InputError
 from softknee.facts import Facts, facts
@@ -74,6 +76,13 @@ def choices(several: Iterable[Named]) -> list[Choice]:
     return found
 
 
+def written_parameters(choice: Choice) -> str:
+    """All parameters with their values to six digits: "lower = 0.125, upper = 0.333333"."""
+    learned = {name: " (learned)" if p.learnable else "" for name, p in choice.activation.parameters.items()}
+    values = {name: spelled(v) if isinstance(v, bool) else f"{v:g}" for name, v in choice.parameters.items()}
+    return ", ".join(f"{name} = {value}{learned[name]}" for name, value in values.items())
+
+
 def written_range(facts: Facts) -> str:
     """The range, closed where its end is attained: [−0.278, ∞)."""
     low = "[" if facts.minimum is not None and facts.minimum.value == facts.range.low else "("
@@ -86,9 +95,10 @@ def written_steepest(facts: Facts) -> str:
     at, steepest = facts.largest_derivative
     if math.isinf(steepest):
         return "unbounded"
-    for end, slope in zip((-math.inf, math.inf), facts.value([-1e8, 1e8], 1).tolist(), strict=True):
-        if abs(slope) > abs(steepest) or abs(at) >= 1e8:
-            return f"{number(slope)} towards {number(end)}"
+    left, right = np.abs(np.nan_to_num(facts.value([-1e8, 1e8], 1))).tolist()
+    if abs(at) >= 1e8 or max(left, right) > abs(steepest):
+        end = "±∞" if left == right else "∞" if left < right else "−∞"
+        return f"{number(round(math.copysign(max(left, right), steepest), 12))} towards {end}"
     return f"{number(steepest)} at {number(at)}"
 
 

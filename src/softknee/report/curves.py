@@ -182,14 +182,17 @@ def _reach(facts: Facts) -> Point:
 
 
 def _settled(facts: Facts, side: float, end: float) -> bool:
-    """Whether the curve is nearly a straight line from `end` to four times as far, or not defined there at all."""
+    """Whether the curve is about a straight line from `end` to four times as far, or not defined there at all.
+
+    A third of the steepest slope is what a slow root's may still change; what saturates further out changes by more.
+    """
     slopes = facts.value(side * np.linspace(end, 4 * end, 33), 1)
     if np.isnan(slopes).all():
         return True
     inside = np.abs(facts.value(np.linspace(-end, end, 65), 1))
     steepest = inside[np.isfinite(inside)].max(initial=1e-9)
     with np.errstate(all="ignore"):
-        return bool((np.abs(slopes - slopes[-1]) <= 0.1 * steepest).all())
+        return bool((np.abs(slopes - slopes[-1]) <= 0.35 * steepest).all())
 
 
 def _sampled(choice: Choice, low: float, high: float, orders: int) -> Curve:

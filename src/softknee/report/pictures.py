@@ -18,11 +18,11 @@ from softknee.errors import InputError
 from softknee.files import write_whole
 
 from .charts import Drawing, Scale, tick
-from .choice import spelled, written_range, written_steepest
+from .choice import written_parameters, written_range, written_steepest
 from .curves import Curve, Panel, Plot
 from .formula import formula
 
-WIDTH, HEIGHT = 460, 320
+WIDTH, HEIGHT = 400, 290
 LETTER = 7.0
 """Pixels that a letter of the legend takes, at most on average."""
 
@@ -246,7 +246,7 @@ def _legend(plot: Plot, width: int) -> tuple[str, int]:
 
 def _row(i: int, curve: Curve) -> str:
     facts, activation = curve.choice.facts, curve.choice.activation
-    parameters = ", ".join(f"{name} = {spelled(value)}" for name, value in curve.choice.parameters.items())
+    parameters = written_parameters(curve.choice)
     others = "".join(f", {name} = 1" for name in activation.inputs[1:])
     key = f'<svg class="chart key" viewBox="0 0 28 12" aria-hidden="true"><path class="{_class(i)}" d="M0 6H28"/></svg>'
     cells: Sequence[tuple[str, str]] = (

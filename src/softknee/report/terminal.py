@@ -15,7 +15,7 @@ from softknee.errors import InputError, SoftkneeError
 from softknee.facts import Facts
 
 from .braille import draw
-from .choice import Choice, choices, spelled, written_range, written_steepest
+from .choice import Choice, choices, written_parameters, written_range, written_steepest
 from .curves import jumps
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .formula import formula
@@ -442,18 +442,11 @@ def _fact(read: Callable[[Choice], str], choice: Choice) -> str:
 
 
 def _intervals(found: Iterable[Any]) -> str:
-    return ", ".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
+    return ",\n".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
 
 
 def _point(found: Any, none: str) -> str:
     return none if found is None else f"{number(found.value)} at {number(found.x)}"
-
-
-def _parameters(choice: Choice) -> str:
-    declared = choice.activation.parameters
-    shown = {name: spelled(v) if isinstance(v, bool) else f"{v:g}" for name, v in choice.parameters.items()}
-    learned = {name: " (learned)" if declared[name].learnable else "" for name in shown}
-    return ", ".join(f"{name} = {value}{learned[name]}" for name, value in shown.items())
 
 
 def _in_torch(choice: Choice) -> str:
@@ -490,7 +483,7 @@ PACKED = {
 
 FACTS: dict[str, Callable[[Choice], str]] = {
     "kind": lambda c: c.activation.kind,
-    "parameters": lambda c: _parameters(c) or MISSING,
+    "parameters": lambda c: written_parameters(c) or MISSING,
     "conditions": lambda c: ", ".join(map(str, c.activation.conditions)) or MISSING,
     "as a function of": lambda c: "gate, up = 1" if c.activation.kind == "gated" else MISSING,
     "packed as": lambda c: PACKED.get(c.activation.layout or "", MISSING),

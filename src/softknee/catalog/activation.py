@@ -279,7 +279,10 @@ class Activation:
             "layout": self.layout,
             "tags": self.tags,
         }
-        return plain(declared | {"facts": None if self.kind == "normalizer" else self.facts})
+        from ..kernels.paths import choose
+
+        paths = {str(d).removeprefix("torch."): choose(self, d).to_dict() for d in (torch.float32, torch.bfloat16)}
+        return plain(declared | {"paths": paths, "facts": None if self.kind == "normalizer" else self.facts})
 
     def module(self, **parameters: Any) -> Module:
         """A `torch.nn.Module` that applies it."""

@@ -45,9 +45,16 @@ class Path:
     backward: str
     reason: str
 
+    @property
+    def way(self) -> str:
+        """In a word, or two where they differ: "native, derivative composite"."""
+        return self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
+
+    def to_dict(self) -> dict[str, str]:
+        return {"forward": self.forward, "backward": self.backward, "reason": self.reason}
+
     def __str__(self) -> str:
-        way = self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
-        return f"{way}: {self.reason}"
+        return f"{self.way}: {self.reason}"
 
 
 @functools.cache

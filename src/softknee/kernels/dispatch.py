@@ -38,7 +38,10 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
             both, forward = _shortcut(activation, x.dtype, x.device.type)
             op = both if x.requires_grad and torch.is_grad_enabled() else forward
             if op is not None:
-                return op(x)
+                try:
+                    return op(x)
+                except (RuntimeError, IndexError, TypeError) as error:
+                    raise _refusal(activation, inputs, parameters) or error from None
     if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
         given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
         raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
@@ -49,8 +52,8 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
         leaves = (inputs[0], *parameters.values())
         recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in leaves)
         x = inputs[0].clone() if recorded else inputs[0]
-        return inputs[0].copy_(_out_of_place(activation, (x,), parameters))
-    return _out_of_place(activation, inputs, parameters)
+        return inputs[0].copy_(_explained(activation, (x,), parameters))
+    return _explained(activation, inputs, parameters)
 
 
 def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
@@ -90,6 +93,48 @@ def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[
     given = _native_arguments(activation, activation.defaults)
     op = functools.partial(function, **given) if given else function
     return op if chosen.backward == "native" else None, op
+
+
+def _explained(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
+    try:
+        return _out_of_place(activation, inputs, parameters)
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise _refusal(activation, inputs, parameters) or error from None
+
+
+def _refusal(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> InputError | None:
+    """What PyTorch refused, in the words of the call: a layout, an option, shapes that do not broadcast. Looked into
+    only once something failed, so that a call that is right pays nothing for it."""
+    name, x = activation.name, inputs[0]
+    for word, v in zip(activation.inputs, inputs, strict=True):
+        if v.layout is not torch.strided or v.is_nested:
+            layout = "nested" if v.is_nested else str(v.layout).removeprefix("torch.")
+            mend = (
+                "to_dense()" if not v.is_nested else "values()" if v.layout is torch.jagged else "to_padded_tensor(…)"
+            )
+            return InputError(f"{name}: {word} must be a dense tensor, got one of layout {layout}; pass its {mend}")
+    for option, kind, right in (("dtype", torch.dtype, "a torch.dtype"), ("generator", torch.Generator, "a generator")):
+        value = parameters.get(option)
+        if value is not None and not isinstance(value, kind):
+            return InputError(f"{name}: {option} must be {right}, got {value!r}")
+    if activation.kind == "normalizer":
+        dim, limit = parameters.get("dim", activation.dim), max(x.ndim, 1)
+        if not isinstance(dim, int) or not -limit <= dim < limit:
+            return InputError(
+                f"{name}: dim={dim!r} does not fit an input of shape {tuple(x.shape)}; it must be a whole number "
+                f"from {-limit} to {limit - 1}"
+            )
+    given = list(zip(activation.inputs, inputs, strict=True))
+    given += [(p, _channelled(activation, p, v, x)) for p, v in parameters.items() if isinstance(v, Tensor)]
+    for i, (word, v) in enumerate(given):
+        for other, w in given[:i]:
+            try:
+                torch.broadcast_shapes(v.shape, w.shape)
+            except RuntimeError:
+                return InputError(
+                    f"{name}: {other} of shape {tuple(w.shape)} and {word} of shape {tuple(v.shape)} do not broadcast"
+                )
+    return None
 
 
 def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
@@ -215,6 +260,8 @@ def _sampled(
     generator: torch.Generator | None = None,
     **parameters: Any,
 ) -> Tensor:
+    if not isinstance(training, bool):
+        raise InputError(f"{activation.name}: training must be True or False, got {training!r}")
     resolved = activation.resolve(parameters)
     if not training:
         return _computed(activation, (x,), resolved)

@@ -212,6 +212,14 @@ def test_limits_of_a_call(elementwise):
         check_limit(elementwise, end, [limit, *(float(elementwise.derivative(end, order=order)) for order in (1, 2))])
 
 
+def test_no_nan_at_either_end(elementwise):
+    """f, f′, f″ and the derivative by each parameter, at ±∞ and the largest numbers, whatever the parameters."""
+    ends = [-math.inf, -1.7e308, 1.7e308, math.inf]
+    for setting in parameter_settings(elementwise):
+        for order, wrt in [(0, None), (1, None), (2, None), *((1, n) for n, v in setting.items() if math.isfinite(v))]:
+            assert not np.isnan(elementwise.derivative(ends, order=order, wrt=wrt, **setting)).any(), (order, wrt)
+
+
 def test_gated_at_infinity(gated):
     """One input at ±∞, the other a number: f as IEEE arithmetic has it, f′ what it tends to."""
     for (gate, up), order in itertools.product([(math.inf, 2.0), (-math.inf, 2.0)], [(0, 0), (1, 0), (0, 1)]):

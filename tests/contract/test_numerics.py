@@ -351,10 +351,14 @@ def values_at_every_place(function, count, value, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("way", ["composite", "call"])
 def test_place_does_not_matter(traced, dtype, way):
+    """Where a call takes PyTorch's op, whose vector lanes and scalar tail differ, within what that is allowed."""
     function = by(way, traced)
+    native = way == "call" and traced.path(*[torch.zeros(1, dtype=dtype)] * len(traced.inputs)).forward == "native"
     for value in (-8.1, -5.0, -5.06, -0.3, 1.7, 9.3):
         found, slopes = values_at_every_place(function, len(traced.inputs), value, dtype)
-        assert len(found) == len(slopes) == 1, (value, found, slopes)
+        spread = max(found) - min(found)
+        assert len(found) == 1 or (native and spread <= 4 * torch.finfo(dtype).eps * abs(max(found))), (value, found)
+        assert len(slopes) == 1, (value, slopes)
 
 
 def test_the_bound_can_fail():

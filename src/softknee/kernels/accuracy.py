@@ -179,16 +179,25 @@ def points(activation: Activation, dtype: torch.dtype, stride: int = 4001) -> Te
     else:
         rng = np.random.default_rng(0)
         spread = np.exp(rng.uniform(-40, 7, 500)) * rng.choice([-1, 1], 500)
-        x = torch.tensor([*near, *spread, *rng.normal(0, 3, 400), *tails[::120] * 6], dtype=dtype)
+        x = torch.tensor([*near, *spread, *rng.normal(0, 3, 3000), *tails[::120] * 6], dtype=dtype)[
+            :: max(1, stride // 4001)
+        ]
     return x[x.abs() < torch.finfo(dtype).max / 256]
 
 
 def exact(activation: Activation, x: Tensor, order: int, **parameters: float) -> np.ndarray:
     """f, f′ or f″ at `x` as float64; for float64 itself from mpmath."""
     if x.dtype == torch.float64:
-        return np.array([_with_digits(activation, (value,), order, parameters) for value in x.tolist()])
+        return _with_all_digits(activation, tuple(x.tolist()), order, tuple(parameters.items()))
     given: dict[str, Any] = dict(parameters)
     return np.asarray(activation.derivative(x.double().numpy(), order=order, **given))
+
+
+@functools.lru_cache(maxsize=64)
+def _with_all_digits(
+    activation: Activation, x: tuple[float, ...], order: int, parameters: tuple[tuple[str, float], ...]
+) -> np.ndarray:
+    return np.array([_with_digits(activation, (value,), order, dict(parameters)) for value in x])
 
 
 def _with_digits(

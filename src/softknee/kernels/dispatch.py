@@ -42,9 +42,7 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
                     return op(x)
                 except (RuntimeError, IndexError, TypeError) as error:
                     raise _refusal(activation, inputs, parameters) or error from None
-    if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
-        given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
-        raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
+    _counted(activation, inputs)
     if inplace and activation.kind != "elementwise":
         raise InputError(f"{activation.name} is {activation.kind} and does not work in place")
     if inplace:
@@ -57,15 +55,24 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
 
 
 def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
-    """The path that `activation(*inputs, **parameters)` takes, and why; nothing is computed."""
+    """The path that `activation(*inputs, **parameters)` takes, and why. Raises as the call does."""
+    _counted(activation, inputs)
+    x = inputs[0]
+    if activation.kind == "elementwise" and not (x.is_floating_point() or x.is_complex()):
+        _of_integers(activation, x.new_zeros(1), parameters)
+        return Path("native", "native", "PyTorch's op says what integers give")
     _check(activation, inputs)
+    if (refusal := _refusal(activation, inputs, parameters)) is not None:
+        raise refusal
     parameters = dict(parameters)
     training = parameters.pop("training", False) if activation.stochastic else False
     for word in ("dim", "dtype") if activation.kind == "normalizer" else ("inplace",):
         parameters.pop(word, None)
     if activation.stochastic:
         parameters.pop("generator", None)
-    resolved = activation.resolve(parameters)
+    resolved = settled(activation, x, parameters)
+    if activation.kind == "elementwise" and activation.expression.op == "symbol":
+        return Path("native", "native", "the identity returns its input")
     chosen = choose(activation, inputs[0].dtype, inputs[0].device.type)
     if activation.kind == "normalizer":
         return chosen
@@ -77,6 +84,8 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     tensors = [name for name, value in resolved.items() if isinstance(value, Tensor)]
     if tensors and not (chosen.forward == "native" and _native_takes(activation, inputs[0], resolved)):
         return Path("composite", "composite", f"{tensors[0]} is a tensor, whose gradient the composite has")
+    if chosen.forward == "native" and not _native_takes(activation, x, resolved):
+        return Path("composite", "composite", "a parameter is far from 1, where PyTorch's op is not measured")
     return chosen
 
 
@@ -180,14 +189,20 @@ def native(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tenso
 
 def _native_arguments(activation: Activation, resolved: dict[str, Any]) -> dict[str, Any]:
     # softplus without a threshold is PyTorch's with its default, which guards against overflow where ours needs none
-    finite = {name: value for name, value in resolved.items() if isinstance(value, Tensor) or not math.isinf(value)}
-    return {**activation.torch_arguments, **finite}
+    absent = {name: p.default for name, p in activation.parameters.items() if math.isinf(p.default)}
+    given = {name: v for name, v in resolved.items() if isinstance(v, Tensor) or v != absent.get(name)}
+    return {**activation.torch_arguments, **given}
 
 
 def _native_takes(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> bool:
-    """Whether PyTorch's function takes these parameters: tensors only where it learns them, as it wants them."""
+    """Whether PyTorch's function takes these parameters: tensors only where it learns them, as it wants them; numbers
+    of a size that its scalars hold."""
     for name, value in resolved.items():
-        if isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
+            usual = value == 0.0 or 1e-4 <= abs(value) <= 1e4
+            if not usual and value != activation.defaults[name]:
+                return False
+        else:
             learnable = activation.parameters[name].learnable and value.ndim == 1 and value.dtype == x.dtype
             if not learnable or (value.numel() > 1 and (x.ndim < 2 or x.size(1) != value.numel())):
                 return False
@@ -214,21 +229,27 @@ def _nothing(*arguments: Any) -> None:
     return None
 
 
+def _plain(x: Tensor) -> bool:
+    """Whether it holds numbers that may be looked at: no fake or wrapped tensor, and nobody records what is done."""
+    return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
+
+
 def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
-    if any(isinstance(value, Tensor) for value in values):
+    if any(isinstance(value, Tensor) for value in values) or not _plain(x):
         return None
     chosen = choose(activation, x.dtype, x.device.type)
     if chosen.forward == "table":
         return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
-    if chosen.forward == "native":
+    resolved = dict(zip(activation.parameters, values, strict=True))
+    if chosen.forward == "native" and _native_takes(activation, x, resolved):
         with torch.no_grad():
-            return native(activation, x, dict(zip(activation.parameters, values, strict=True)))
+            return native(activation, x, resolved)
     return None
 
 
 def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
     """grad·f′(x)"""
-    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype
+    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype and _plain(x)
     if not half or grad.shape != x.shape or any(isinstance(value, Tensor) for value in values):
         return None
     partial = activation.composite.derivatives[0]
@@ -281,6 +302,12 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     noise = torch.rand(x.shape, dtype=dtype, device=x.device, **given)
     # rand includes 0, where a logarithm is infinite: half its grid's step instead
     return noise.clamp(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
+
+
+def _counted(activation: Activation, inputs: tuple[Any, ...]) -> None:
+    if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
+        given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
+        raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
 
 
 def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:

@@ -9,8 +9,7 @@ Emission (`expression/emission.py`) has made products with a decaying factor int
 
     constants and parameters move out of products, and a division by them becomes a product
     a·b + c with a·b used nowhere else becomes fma
-    the argument of a primitive that amplifies its relative error is Wide (math.h) in `forward`; a derivative is judged
-    by max(|f′|, 2⁻⁴), under which its tails are not seen
+    the argument of a primitive that amplifies its relative error is Wide (math.h)
     a comparison of x with a number t that float32 does not have compares with t rounded down (≤, >) or up (<, ≥)
 """
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 DIRECT = {
     "expm1", "tanh", "erf", "log", "log1p", "sqrt", "abs", "sign", "maximum", "minimum", "where", "finite",
 }  # fmt: skip
-AMPLIFYING = {"exp", "exp_times", "sigmoid", "sigmoid_times", "softplus"}
+AMPLIFYING = {"exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times"}
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # x ≤ t for a float x is x ≤ the largest float that is not above t
 DIRECTED = {"lt": "up", "ge": "up", "le": "down", "gt": "down"}
@@ -99,12 +98,27 @@ class Simplifier:
             return self.product(self.number("div", k, j), Expr("div", z, y))
         if op in ("sech2", "sech2_times"):
             return Expr(op.replace("sech2", "sech2_half"), *args[:-1], self.product(constant(2.0), args[-1]))
+        if op == "add":
+            for a, b in (args, args[::-1]):
+                if (joined := self._joined(a, b)) is not None:
+                    return joined
         return Expr(op, *args)
+
+    def _joined(self, a: Expr, b: Expr) -> Expr | None:
+        """a·σ(u) + b·sech²(u/2) as σ(u)·(a + 4b·σ(−u)), whose factors keep their relative accuracy near a root."""
+        (k, z), (j, y) = self.split(a), self.split(b)
+        pair = z.op.removesuffix("_times") == "sigmoid" and y.op.removesuffix("_times") == "sech2_half"
+        if not pair or z.args[-1] is not y.args[-1]:
+            return None
+        u = z.args[-1]
+        factor = self.product(k, z.args[0] if z.op.endswith("_times") else ONE)
+        other = self.product(self.product(constant(4.0), j), y.args[0] if y.op.endswith("_times") else ONE)
+        return Expr("sigmoid_times", Expr("add", factor, Expr("sigmoid_times", other, self.product(MINUS, u))), u)
 
     def number(self, op: str, a: Expr, b: Expr) -> Expr:
         """A product or quotient of numbers."""
         if a.op == b.op == "constant":
-            return constant(a.args[0] * b.args[0] if op == "mul" else a.args[0] / b.args[0])
+            return constant(snapped(a.args[0] * b.args[0] if op == "mul" else a.args[0] / b.args[0]))
         return a if b is ONE else b if a is ONE and op == "mul" else Expr(op, a, b)
 
     def split(self, node: Expr) -> tuple[Expr, Expr]:
@@ -129,9 +143,9 @@ class Simplifier:
 class Emitter:
     """Straight-line C++ for several expressions over the same inputs."""
 
-    def __init__(self, inputs: Sequence[str], slots: Slots, wide: bool) -> None:
+    def __init__(self, inputs: Sequence[str], slots: Slots) -> None:
         self.simplify = Simplifier(inputs)
-        self.slots, self.wide = slots, wide
+        self.slots = slots
         self.inputs = tuple(inputs)
         self.lines: list[str] = []
         self.names: dict[object, str] = {}
@@ -180,11 +194,15 @@ class Emitter:
             return self._sum(op, *args)
         if op == "neg":
             return f"-{self.value(args[0])}"
+        if op == "mul" and args[1].op == "mul" and self.uses[args[1]] == 1:
+            # from the left, as it was written: a square may overflow where its product with a small number does not
+            first, second, third = map(self.value, (args[0], *args[1].args))
+            return f"{first} * {second} * {third}"
         if op in INFIX:
             return f"{self.value(args[0])} {INFIX[op]} {self.value(args[1])}"
         if op in ("erfc", "erfc_times"):
             *factor, u = args
-            square = self.argument(self.simplify.product(u, u))
+            square = self.argument(self.simplify.product(MINUS, self.simplify.product(u, u)))
             return f"A::{op}({', '.join([*map(self.value, factor), self.value(u), square])})"
         if op in AMPLIFYING:
             *factor, u = args
@@ -195,11 +213,16 @@ class Emitter:
             number, other = args if self.simplify.uniform(args[0]) else reversed(args)
             word = "larger" if op == "maximum" else "smaller"
             return f"{word}({self.value(number)}, {self.value(other)})"
-        if op in DIRECT or op in ("sech2_half", "sech2_half_times"):
+        if op in DIRECT:
             return f"A::{op}({', '.join(map(self.value, args))})"
         raise NotImplementedError(f"math.h has no {op!r}")
 
     def _sum(self, op: str, a: Expr, b: Expr) -> str:
+        if op == "add" and self.simplify.uniform(a):
+            a, b = b, a
+        if self.simplify.uniform(b) and not self.single(b):
+            # near a root, what rounding the number leaves is all that counts
+            return f"{self.value(a)} {INFIX[op]} {self.value(b)} {INFIX[op]} {self.rest(b)}"
         if b.op == "mul" and self.uses[b] == 1:
             x, y = map(self.value, b.args)
             return f"{'fma' if op == 'add' else 'fnma'}({x}, {y}, {self.value(a)})"
@@ -207,6 +230,16 @@ class Emitter:
             x, y = map(self.value, a.args)
             return f"fma({x}, {y}, {self.value(b if op == 'add' else constant(-b.args[0]))})"
         return f"{self.value(a)} {INFIX[op]} {self.value(b)}"
+
+    def single(self, node: Expr) -> bool:
+        """Whether a number is a float32."""
+        return node.op == "constant" and (not math.isfinite(node.args[0]) or node.args[0] == np.float32(node.args[0]))
+
+    def rest(self, node: Expr) -> str:
+        """What rounding a number to float32 leaves."""
+        if node.op == "constant":
+            return f"V({literal(node.args[0] - float(np.float32(node.args[0])))})"
+        return f"V(u[{self.slots.place(node, 'value') + 1}])"
 
     def _comparison(self, op: str, a: Expr, b: Expr) -> str:
         if self.simplify.uniform(a) and not self.simplify.uniform(b):
@@ -227,7 +260,7 @@ class Emitter:
 
     def argument(self, node: Expr) -> str:
         """Of an amplifying primitive: Wide where it is not exact."""
-        if not self.wide or self.exact(node):
+        if self.exact(node):
             return self.value(node)
         return self.widened(node)
 
@@ -248,6 +281,10 @@ class Emitter:
         if self.simplify.uniform(node):
             place = self.slots.place(node, "value")
             return f"A::wide(u[{place}], u[{place + 1}])"
+        k, z = self.simplify.split(node)
+        if z.op == "mul" and k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5 and k is not ONE:
+            left = self.simplify.product(k, z.args[0])
+            return self._named(key, f"A::product({self.widened(left)}, {self.widened(z.args[1])})", "auto")
         if node.op in ("mul", "add") and not self.exact(node):
             word = "product" if node.op == "mul" else "sum"
             return self._named(key, f"A::{word}({', '.join(map(self.widened, node.args))})", "auto")
@@ -269,6 +306,13 @@ def literal(value: float) -> str:
         return "infinity" if value > 0 else "-infinity"
     text = str(np.float32(value))
     return f"{text}f"
+
+
+def snapped(value: float) -> float:
+    """A power of two where the value is one but for double's rounding, as (1/√2)² is."""
+    digits, exponent = math.frexp(value)
+    near = abs(abs(digits) - 0.5) < 1e-15 or abs(abs(digits) - 1.0) < 1e-15
+    return math.copysign(math.ldexp(round(2 * abs(digits)), exponent - 1), value) if near else value
 
 
 def directed(value: float, way: str) -> float:
@@ -294,14 +338,14 @@ def code(activation: Activation) -> Code:
     """Raises NotImplementedError where `math.h` lacks a primitive."""
     slots = Slots()
     inputs, defaults = activation.inputs, tuple(activation.defaults.values())
-    forward = _function(activation, slots, "forward", [activation.expression], inputs, (), wide=True)
+    forward = _function(activation, slots, "forward", [activation.expression], inputs, ())
     partials = activation.composite.derivatives[: len(inputs)]
     names = ("_grad", *inputs)
     roots = [_of_grad(partial.expression, partial.names[0]) for partial in partials]
     unsteady_names: dict[str, None] = {}
     for root in roots:
         unsteady_names |= dict.fromkeys(unsteady(root, names, tuple(activation.parameters), defaults))
-    backward = _function(activation, slots, "backward", roots, names, tuple(unsteady_names), wide=False)
+    backward = _function(activation, slots, "backward", roots, names, tuple(unsteady_names))
     functor = "\n".join(
         [f"// {activation.summary}", f"struct {activation.name} {{", *forward, *backward, "};", ""]
     )
@@ -325,9 +369,8 @@ def _function(
     roots: Sequence[Expr],
     inputs: Sequence[str],
     finite: Sequence[str],
-    wide: bool,
 ) -> list[str]:
-    emitter = Emitter(inputs, slots, wide)
+    emitter = Emitter(inputs, slots)
     results = emitter.emit(roots, finite)
     arguments = [f"V {identifier(i)}" for i in inputs] + ["const float* u"]
     if len(roots) > 1:

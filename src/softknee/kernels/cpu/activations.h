@@ -33,10 +33,10 @@ struct swish {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(u[0]) * x;
+    const auto t0 = A::product(A::wide(u[0], u[1]), x);
     const V t1 = A::sigmoid(t0);
     const V t2 = V(u[2]) * x;
-    const V t3 = V(u[4]) * x;
+    const auto t3 = A::product(A::wide(u[4], u[5]), x);
     const V t4 = A::sech2_half_times(t2, t3);
     const V t5 = t1 + t4;
     const V t6 = grad * t5;
@@ -49,15 +49,14 @@ struct xielu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = x * x;
-    const V t2 = V(u[2]) * t1;
-    const V t3 = smaller(V(u[6]), x);
-    const V t4 = A::expm1(t3);
-    const V t5 = t4 - x;
-    const V t6 = V(u[4]) * t5;
-    const V t7 = A::where(t0, t2, t6);
-    const V t8 = fma(V(u[0]), x, t7);
-    return t8;
+    const V t1 = V(u[2]) * x * x;
+    const V t2 = smaller(V(u[6]), x);
+    const V t3 = A::expm1(t2);
+    const V t4 = t3 - x;
+    const V t5 = V(u[4]) * t4;
+    const V t6 = A::where(t0, t1, t5);
+    const V t7 = fma(V(u[0]), x, t6);
+    return t7;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -70,7 +69,7 @@ struct xielu {
     const V t6 = t5 - V(1.0f);
     const V t7 = V(u[4]) * t6;
     const V t8 = A::where(t0, t1, t7);
-    const V t9 = t8 + V(u[0]);
+    const V t9 = t8 + V(u[0]) + V(u[1]);
     const V t10 = grad * t9;
     return t10;
   }
@@ -223,7 +222,7 @@ struct celu {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = V(u[2]) * x;
+    const auto t1 = A::product(A::wide(u[2], u[3]), x);
     const V t2 = A::exp_times(V(u[4]), t1);
     const V t3 = A::where(t0, V(1.0f), t2);
     const V t4 = grad * t3;
@@ -259,11 +258,10 @@ struct hardswish {
     const M t0 = x <= V(-3.0f);
     const M t1 = x >= V(3.0f);
     const V t2 = x + V(3.0f);
-    const V t3 = x * t2;
-    const V t4 = V(0.16666667f) * t3;
-    const V t5 = A::where(t1, x, t4);
-    const V t6 = A::where(t0, V(0.0f), t5);
-    return t6;
+    const V t3 = V(0.16666667f) * x * t2;
+    const V t4 = A::where(t1, x, t3);
+    const V t5 = A::where(t0, V(0.0f), t4);
+    return t5;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -305,8 +303,8 @@ struct softshrink {
     const V t0 = A::abs(x);
     const M t1 = t0 <= V(u[0]);
     const M t2 = x > V(0.0f);
-    const V t3 = x - V(u[1]);
-    const V t4 = x + V(u[1]);
+    const V t3 = x - V(u[1]) - V(u[2]);
+    const V t4 = x + V(u[1]) + V(u[2]);
     const V t5 = A::where(t2, t3, t4);
     const V t6 = A::where(t1, V(0.0f), t5);
     return t6;
@@ -352,9 +350,8 @@ struct tanhshrink {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = A::tanh(x);
-    const V t1 = t0 * t0;
-    const V t2 = grad * t1;
-    return t2;
+    const V t1 = grad * t0 * t0;
+    return t1;
   }
 };
 
@@ -423,7 +420,7 @@ struct softcap {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = V(u[4]) * grad;
-    const V t1 = V(u[6]) * x;
+    const auto t1 = A::product(A::wide(u[6], u[7]), x);
     const V t2 = A::sech2_half_times(t0, t1);
     return t2;
   }
@@ -437,9 +434,9 @@ struct softsign {
     const M t1 = t0 > V(1.0f);
     const V t2 = A::sign(x);
     const V t3 = V(1.0f) / t0;
-    const V t4 = V(1.0f) + t3;
+    const V t4 = t3 + V(1.0f);
     const V t5 = t2 / t4;
-    const V t6 = V(1.0f) + t0;
+    const V t6 = t0 + V(1.0f);
     const V t7 = V(1.0f) / t6;
     const V t8 = x * t7;
     const V t9 = A::where(t1, t5, t8);
@@ -448,11 +445,10 @@ struct softsign {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = A::abs(x);
-    const V t1 = V(1.0f) + t0;
+    const V t1 = t0 + V(1.0f);
     const V t2 = V(1.0f) / t1;
-    const V t3 = t2 * t2;
-    const V t4 = grad * t3;
-    return t4;
+    const V t3 = grad * t2 * t2;
+    return t3;
   }
 };
 
@@ -472,11 +468,12 @@ struct laplace {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = V(u[6]) * grad;
-    const V t1 = V(u[2]) - x;
-    const V t2 = t1 * t1;
-    const V t3 = V(u[8]) * t2;
-    const V t4 = A::exp_times(t0, t3);
-    return t4;
+    const V t1 = -x;
+    const auto t2 = A::sum(A::wide(u[2], u[3]), t1);
+    const auto t3 = A::product(t2, t2);
+    const auto t4 = A::product(A::wide(u[0], u[1]), t3);
+    const V t5 = A::exp_times(t0, t4);
+    return t5;
   }
 };
 
@@ -489,10 +486,10 @@ struct silu {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = A::sigmoid(x);
-    const V t1 = V(0.25f) * x;
-    const V t2 = A::sech2_half_times(t1, x);
-    const V t3 = t0 + t2;
+    const V t0 = -x;
+    const V t1 = A::sigmoid_times(x, t0);
+    const V t2 = t1 + V(1.0f);
+    const V t3 = A::sigmoid_times(t2, x);
     const V t4 = grad * t3;
     return t4;
   }
@@ -502,8 +499,8 @@ struct silu {
 struct gelu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const auto t0 = A::product(x, x);
-    const auto t1 = A::product(A::wide(0.5f, -1.110223e-16f), t0);
+    const V t0 = V(-0.5f) * x;
+    const auto t1 = A::product(t0, x);
     const V t2 = V(0.5f) * x;
     const V t3 = V(-0.70710677f) * x;
     const V t4 = A::erfc_times(t2, t3, t1);
@@ -511,16 +508,15 @@ struct gelu {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = x * x;
-    const V t1 = V(0.5f) * t0;
+    const V t0 = V(-0.5f) * x;
+    const auto t1 = A::product(t0, x);
     const V t2 = V(-0.70710677f) * x;
     const V t3 = A::erfc_times(V(0.5f), t2, t1);
     const V t4 = V(0.3989423f) * x;
-    const V t5 = V(-0.5f) * t0;
-    const V t6 = A::decay_exp_times(t4, t5);
-    const V t7 = t3 + t6;
-    const V t8 = grad * t7;
-    return t8;
+    const V t5 = A::decay_exp_times(t4, t1);
+    const V t6 = t3 + t5;
+    const V t7 = grad * t6;
+    return t7;
   }
 };
 
@@ -539,18 +535,20 @@ struct gelu_tanh {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = x * x;
-    const V t1 = t0 * x;
-    const V t2 = fma(V(0.044715f), t1, x);
-    const V t3 = V(1.5957692f) * t2;
-    const V t4 = A::sigmoid(t3);
-    const V t5 = fma(V(2.0f), t0, t0);
-    const V t6 = fma(V(0.044715f), t5, V(1.0f));
-    const V t7 = x * t6;
-    const V t8 = V(0.3989423f) * t7;
-    const V t9 = A::sech2_half_times(t8, t3);
-    const V t10 = t4 + t9;
-    const V t11 = grad * t10;
-    return t11;
+    const V t1 = fma(V(2.0f), t0, t0);
+    const V t2 = fma(V(0.044715f), t1, V(1.0f));
+    const V t3 = V(1.5957692f) * x * t2;
+    const auto t4 = A::product(x, x);
+    const auto t5 = A::product(t4, x);
+    const auto t6 = A::product(A::wide(0.044715f, 1.5461444e-09f), t5);
+    const auto t7 = A::sum(x, t6);
+    const auto t8 = A::product(A::wide(-1.5957692f, 4.534068e-08f), t7);
+    const V t9 = A::sigmoid_times(t3, t8);
+    const V t10 = t9 + V(1.0f);
+    const auto t11 = A::product(A::wide(1.5957692f, -4.534068e-08f), t7);
+    const V t12 = A::sigmoid_times(t10, t11);
+    const V t13 = grad * t12;
+    return t13;
   }
 };
 
@@ -565,12 +563,13 @@ struct quick_gelu {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = V(1.702f) * x;
-    const V t1 = A::sigmoid(t0);
-    const V t2 = V(0.4255f) * x;
-    const V t3 = A::sech2_half_times(t2, t0);
-    const V t4 = t1 + t3;
-    const V t5 = grad * t4;
-    return t5;
+    const auto t1 = A::product(A::wide(-1.702f, 2.193451e-08f), x);
+    const V t2 = A::sigmoid_times(t0, t1);
+    const V t3 = t2 + V(1.0f);
+    const auto t4 = A::product(A::wide(1.702f, -2.193451e-08f), x);
+    const V t5 = A::sigmoid_times(t3, t4);
+    const V t6 = grad * t5;
+    return t6;
   }
 };
 
@@ -580,10 +579,10 @@ struct mish {
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const V t0 = -x;
     const V t1 = A::sigmoid(t0);
-    const V t2 = V(1.0f) + t1;
+    const V t2 = t1 + V(1.0f);
     const V t3 = x * t2;
     const V t4 = A::sigmoid_times(t1, t0);
-    const V t5 = V(1.0f) + t4;
+    const V t5 = t4 + V(1.0f);
     const V t6 = t3 / t5;
     const V t7 = A::sigmoid_times(t6, x);
     return t7;
@@ -591,31 +590,30 @@ struct mish {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     x = A::finite(x);
-    const V t0 = A::sigmoid(x);
-    const V t1 = V(0.25f) * x;
-    const V t2 = A::sech2_half_times(t1, x);
-    const V t3 = t0 + t2;
-    const V t4 = -x;
-    const V t5 = A::sigmoid(t4);
-    const V t6 = V(1.0f) + t5;
-    const V t7 = V(-0.25f) * x;
-    const V t8 = A::sech2_half_times(t7, t4);
-    const V t9 = A::sigmoid_times(t8, x);
-    const V t10 = fma(t3, t6, t9);
-    const V t11 = A::sigmoid_times(t5, t4);
-    const V t12 = V(1.0f) + t11;
-    const V t13 = t10 / t12;
-    const V t14 = x * t6;
-    const V t15 = A::sech2_half_times(V(-0.25f), t4);
-    const V t16 = A::sigmoid_times(t15, t4);
-    const V t17 = t16 + t16;
-    const V t18 = t14 * t17;
-    const V t19 = t18 / t12;
-    const V t20 = t19 / t12;
-    const V t21 = A::sigmoid_times(t20, x);
-    const V t22 = t13 - t21;
-    const V t23 = grad * t22;
-    return t23;
+    const V t0 = -x;
+    const V t1 = A::sigmoid_times(x, t0);
+    const V t2 = t1 + V(1.0f);
+    const V t3 = A::sigmoid_times(t2, x);
+    const V t4 = A::sigmoid(t0);
+    const V t5 = t4 + V(1.0f);
+    const V t6 = V(-0.25f) * x;
+    const V t7 = A::sech2_half_times(t6, t0);
+    const V t8 = A::sigmoid_times(t7, x);
+    const V t9 = fma(t3, t5, t8);
+    const V t10 = A::sigmoid_times(t4, t0);
+    const V t11 = t10 + V(1.0f);
+    const V t12 = t9 / t11;
+    const V t13 = x * t5;
+    const V t14 = A::sech2_half_times(V(-0.25f), t0);
+    const V t15 = A::sigmoid_times(t14, t0);
+    const V t16 = t15 + t15;
+    const V t17 = t13 * t16;
+    const V t18 = t17 / t11;
+    const V t19 = t18 / t11;
+    const V t20 = A::sigmoid_times(t19, x);
+    const V t21 = t12 - t20;
+    const V t22 = grad * t21;
+    return t22;
   }
 };
 
@@ -635,10 +633,11 @@ struct softplus {
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
-    const V t2 = A::sigmoid_times(V(u[5]), t0);
-    const V t3 = A::where(t1, V(1.0f), t2);
-    const V t4 = grad * t3;
-    return t4;
+    const auto t2 = A::product(A::wide(u[1], u[2]), x);
+    const V t3 = A::sigmoid_times(V(u[5]), t2);
+    const V t4 = A::where(t1, V(1.0f), t3);
+    const V t5 = grad * t4;
+    return t5;
   }
 };
 
@@ -699,16 +698,17 @@ struct squareplus {
     const V t5 = fma(V(u[2]), t4, V(1.0f));
     const V t6 = A::sqrt(t5);
     const V t7 = t1 * t6;
-    const V t8 = fma(x, x, V(u[2]));
-    const V t9 = A::sqrt(t8);
-    const V t10 = A::where(t2, t7, t9);
-    const V t11 = t10 - x;
-    const V t12 = V(1.0f) / t11;
-    const V t13 = V(u[0]) * t12;
-    const V t14 = x + t10;
-    const V t15 = V(0.5f) * t14;
-    const V t16 = A::where(t0, t13, t15);
-    return t16;
+    const V t8 = x * x;
+    const V t9 = t8 + V(u[2]) + V(u[3]);
+    const V t10 = A::sqrt(t9);
+    const V t11 = A::where(t2, t7, t10);
+    const V t12 = t11 - x;
+    const V t13 = V(1.0f) / t12;
+    const V t14 = V(u[0]) * t13;
+    const V t15 = x + t11;
+    const V t16 = V(0.5f) * t15;
+    const V t17 = A::where(t0, t14, t16);
+    return t17;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -721,18 +721,19 @@ struct squareplus {
     const V t5 = fma(V(u[2]), t4, V(1.0f));
     const V t6 = A::sqrt(t5);
     const V t7 = t1 * t6;
-    const V t8 = fma(x, x, V(u[2]));
-    const V t9 = A::sqrt(t8);
-    const V t10 = A::where(t2, t7, t9);
-    const V t11 = t10 - x;
-    const V t12 = V(1.0f) / t11;
-    const V t13 = V(u[0]) * t12;
-    const V t14 = x + t10;
-    const V t15 = V(0.5f) * t14;
-    const V t16 = A::where(t0, t13, t15);
-    const V t17 = t16 / t10;
-    const V t18 = grad * t17;
-    return t18;
+    const V t8 = x * x;
+    const V t9 = t8 + V(u[2]) + V(u[3]);
+    const V t10 = A::sqrt(t9);
+    const V t11 = A::where(t2, t7, t10);
+    const V t12 = t11 - x;
+    const V t13 = V(1.0f) / t12;
+    const V t14 = V(u[0]) * t13;
+    const V t15 = x + t11;
+    const V t16 = V(0.5f) * t15;
+    const V t17 = A::where(t0, t14, t16);
+    const V t18 = t17 / t11;
+    const V t19 = grad * t18;
+    return t19;
   }
 };
 
@@ -743,11 +744,10 @@ struct sparse_plus {
     const M t0 = x <= V(-1.0f);
     const M t1 = x >= V(1.0f);
     const V t2 = x + V(1.0f);
-    const V t3 = t2 * t2;
-    const V t4 = V(0.25f) * t3;
-    const V t5 = A::where(t1, x, t4);
-    const V t6 = A::where(t0, V(0.0f), t5);
-    return t6;
+    const V t3 = V(0.25f) * t2 * t2;
+    const V t4 = A::where(t1, x, t3);
+    const V t5 = A::where(t0, V(0.0f), t4);
+    return t5;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -771,12 +771,11 @@ struct glu {
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = grad * up;
-    const V t1 = V(0.25f) * t0;
-    const V t2 = A::sech2_half_times(t1, gate);
-    const V t3 = A::sigmoid_times(grad, gate);
-    of_gate = t2;
-    of_up = t3;
+    const V t0 = V(0.25f) * grad * up;
+    const V t1 = A::sech2_half_times(t0, gate);
+    const V t2 = A::sigmoid_times(grad, gate);
+    of_gate = t1;
+    of_up = t2;
   }
 };
 
@@ -794,12 +793,11 @@ struct reglu {
     up = A::finite(up);
     const M t0 = gate > V(0.0f);
     const V t1 = A::where(t0, V(1.0f), V(0.0f));
-    const V t2 = t1 * up;
-    const V t3 = grad * t2;
-    const V t4 = larger(V(0.0f), gate);
-    const V t5 = grad * t4;
-    of_gate = t3;
-    of_up = t5;
+    const V t2 = grad * t1 * up;
+    const V t3 = larger(V(0.0f), gate);
+    const V t4 = grad * t3;
+    of_gate = t2;
+    of_up = t4;
   }
 };
 
@@ -807,31 +805,27 @@ struct reglu {
 struct geglu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
-    const auto t0 = A::product(gate, gate);
-    const auto t1 = A::product(A::wide(0.5f, -1.110223e-16f), t0);
-    const V t2 = gate * up;
-    const V t3 = V(0.5f) * t2;
-    const V t4 = V(-0.70710677f) * gate;
-    const V t5 = A::erfc_times(t3, t4, t1);
-    return t5;
+    const V t0 = V(-0.5f) * gate;
+    const auto t1 = A::product(t0, gate);
+    const V t2 = V(0.5f) * gate * up;
+    const V t3 = V(-0.70710677f) * gate;
+    const V t4 = A::erfc_times(t2, t3, t1);
+    return t4;
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = gate * gate;
-    const V t1 = V(0.5f) * t0;
+    const V t0 = V(-0.5f) * gate;
+    const auto t1 = A::product(t0, gate);
     const V t2 = V(-0.70710677f) * gate;
     const V t3 = A::erfc_times(V(0.5f), t2, t1);
     const V t4 = V(0.3989423f) * gate;
-    const V t5 = V(-0.5f) * t0;
-    const V t6 = A::decay_exp_times(t4, t5);
-    const V t7 = t3 + t6;
-    const V t8 = t7 * up;
-    const V t9 = grad * t8;
-    const V t10 = grad * gate;
-    const V t11 = V(0.5f) * t10;
-    const V t12 = A::erfc_times(t11, t2, t1);
-    of_gate = t9;
-    of_up = t12;
+    const V t5 = A::decay_exp_times(t4, t1);
+    const V t6 = t3 + t5;
+    const V t7 = grad * t6 * up;
+    const V t8 = V(0.5f) * grad * gate;
+    const V t9 = A::erfc_times(t8, t2, t1);
+    of_gate = t7;
+    of_up = t9;
   }
 };
 
@@ -845,16 +839,15 @@ struct swiglu {
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = A::sigmoid(gate);
-    const V t1 = V(0.25f) * gate;
-    const V t2 = A::sech2_half_times(t1, gate);
-    const V t3 = t0 + t2;
-    const V t4 = t3 * up;
-    const V t5 = grad * t4;
-    const V t6 = grad * gate;
-    const V t7 = A::sigmoid_times(t6, gate);
-    of_gate = t5;
-    of_up = t7;
+    const V t0 = -gate;
+    const V t1 = A::sigmoid_times(gate, t0);
+    const V t2 = t1 + V(1.0f);
+    const V t3 = A::sigmoid_times(t2, gate);
+    const V t4 = grad * t3 * up;
+    const V t5 = grad * gate;
+    const V t6 = A::sigmoid_times(t5, gate);
+    of_gate = t4;
+    of_up = t6;
   }
 };
 
@@ -876,27 +869,25 @@ struct swiglu_oai {
     const M t0 = gate > V(u[6]);
     const V t1 = A::where(t0, V(0.0f), V(1.0f));
     const V t2 = smaller(V(u[0]), gate);
-    const V t3 = V(u[4]) * t2;
+    const auto t3 = A::product(A::wide(u[4], u[5]), t2);
     const V t4 = A::sigmoid_times(t1, t3);
-    const V t5 = t2 * t1;
-    const V t6 = V(u[7]) * t5;
-    const V t7 = V(u[9]) * t2;
-    const V t8 = A::sech2_half_times(t6, t7);
-    const V t9 = t4 + t8;
-    const V t10 = larger(V(u[2]), up);
-    const V t11 = smaller(V(u[0]), t10);
-    const V t12 = t11 + V(1.0f);
-    const V t13 = t9 * t12;
-    const V t14 = grad * t13;
-    const V t15 = grad * t2;
-    const M t16 = t10 > V(u[6]);
-    const M t17 = up < V(u[11]);
-    const V t18 = A::where(t17, V(0.0f), V(1.0f));
-    const V t19 = A::where(t16, V(0.0f), t18);
-    const V t20 = t15 * t19;
-    const V t21 = A::sigmoid_times(t20, t3);
-    of_gate = t14;
-    of_up = t21;
+    const V t5 = V(u[7]) * t2 * t1;
+    const auto t6 = A::product(A::wide(u[9], u[10]), t2);
+    const V t7 = A::sech2_half_times(t5, t6);
+    const V t8 = t4 + t7;
+    const V t9 = larger(V(u[2]), up);
+    const V t10 = smaller(V(u[0]), t9);
+    const V t11 = t10 + V(1.0f);
+    const V t12 = grad * t8 * t11;
+    const V t13 = grad * t2;
+    const M t14 = t9 > V(u[6]);
+    const M t15 = up < V(u[11]);
+    const V t16 = A::where(t15, V(0.0f), V(1.0f));
+    const V t17 = A::where(t14, V(0.0f), t16);
+    const V t18 = t13 * t17;
+    const V t19 = A::sigmoid_times(t18, t3);
+    of_gate = t12;
+    of_up = t19;
   }
 };
 
@@ -916,24 +907,23 @@ struct swiglu_clamped {
     const M t0 = gate > V(u[4]);
     const V t1 = A::where(t0, V(0.0f), V(1.0f));
     const V t2 = smaller(V(u[0]), gate);
-    const V t3 = A::sigmoid_times(t1, t2);
-    const V t4 = t2 * t1;
-    const V t5 = V(0.25f) * t4;
-    const V t6 = A::sech2_half_times(t5, t2);
-    const V t7 = t3 + t6;
+    const V t3 = t2 * t1;
+    const auto t4 = A::minus(t2);
+    const V t5 = A::sigmoid_times(t3, t4);
+    const V t6 = t1 + t5;
+    const V t7 = A::sigmoid_times(t6, t2);
     const V t8 = larger(V(u[2]), up);
     const V t9 = smaller(V(u[0]), t8);
-    const V t10 = t7 * t9;
-    const V t11 = grad * t10;
-    const V t12 = grad * t2;
-    const M t13 = t8 > V(u[4]);
-    const M t14 = up < V(u[5]);
-    const V t15 = A::where(t14, V(0.0f), V(1.0f));
-    const V t16 = A::where(t13, V(0.0f), t15);
-    const V t17 = t12 * t16;
-    const V t18 = A::sigmoid_times(t17, t2);
-    of_gate = t11;
-    of_up = t18;
+    const V t10 = grad * t7 * t9;
+    const V t11 = grad * t2;
+    const M t12 = t8 > V(u[4]);
+    const M t13 = up < V(u[5]);
+    const V t14 = A::where(t13, V(0.0f), V(1.0f));
+    const V t15 = A::where(t12, V(0.0f), t14);
+    const V t16 = t11 * t15;
+    const V t17 = A::sigmoid_times(t16, t2);
+    of_gate = t10;
+    of_up = t17;
   }
 };
 
@@ -945,33 +935,31 @@ struct situ_glu {
     const V t1 = A::tanh(t0);
     const V t2 = V(u[4]) * up;
     const V t3 = A::tanh(t2);
-    const V t4 = t1 * t3;
-    const V t5 = V(u[0]) * t4;
-    const V t6 = A::sigmoid_times(t5, gate);
-    return t6;
+    const V t4 = V(u[0]) * t1 * t3;
+    const V t5 = A::sigmoid_times(t4, gate);
+    return t5;
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = V(u[2]) * gate;
-    const V t1 = A::tanh(t0);
-    const V t2 = V(u[8]) * t1;
-    const V t3 = A::sech2_half_times(t2, gate);
-    const V t4 = V(u[12]) * gate;
-    const V t5 = A::sech2_half_times(V(u[10]), t4);
-    const V t6 = A::sigmoid_times(t5, gate);
-    const V t7 = t3 + t6;
-    const V t8 = V(u[4]) * up;
-    const V t9 = A::tanh(t8);
-    const V t10 = t7 * t9;
-    const V t11 = grad * t10;
-    const V t12 = V(u[6]) * t11;
-    const V t13 = grad * t1;
-    const V t14 = V(u[14]) * t13;
-    const V t15 = V(u[16]) * up;
-    const V t16 = A::sech2_half_times(t14, t15);
-    const V t17 = A::sigmoid_times(t16, gate);
+    const auto t0 = A::product(A::wide(u[10], u[11]), gate);
+    const V t1 = A::sech2_half_times(V(u[8]), t0);
+    const V t2 = V(u[2]) * gate;
+    const V t3 = A::tanh(t2);
+    const V t4 = V(u[12]) * t3;
+    const V t5 = -gate;
+    const V t6 = A::sigmoid_times(t4, t5);
+    const V t7 = t1 + t6;
+    const V t8 = A::sigmoid_times(t7, gate);
+    const V t9 = V(u[4]) * up;
+    const V t10 = A::tanh(t9);
+    const V t11 = t8 * t10;
+    const V t12 = V(u[6]) * grad * t11;
+    const V t13 = V(u[14]) * grad * t3;
+    const auto t14 = A::product(A::wide(u[16], u[17]), up);
+    const V t15 = A::sech2_half_times(t13, t14);
+    const V t16 = A::sigmoid_times(t15, gate);
     of_gate = t12;
-    of_up = t17;
+    of_up = t16;
   }
 };
 

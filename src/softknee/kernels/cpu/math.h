@@ -54,6 +54,7 @@ struct Arithmetic {
   static SOFTKNEE_INLINE V sum(V a, V b) { return a + b; }
   static SOFTKNEE_INLINE V high(V a) { return a; }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
+  static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }
   static SOFTKNEE_INLINE V twice(V a) { return a + a; }
@@ -93,7 +94,9 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE V high(Pair a) { return a.hi; }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   // the low part of ±∞ is NaN, and beyond `farthest` it makes no difference
-  static SOFTKNEE_INLINE V refined(V r, Pair u) { return r + only(abs(u.hi) < V(farthest), u.lo); }
+  static SOFTKNEE_INLINE V refined(V r, Pair u) { return add_where(abs(u.hi) < V(farthest), r, u.lo); }
+  static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return add_where(u.hi > V(-farthest), r, u.lo); }
+  static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }
   static SOFTKNEE_INLINE Pair minus(Pair a) { return Pair(-a.hi, -a.lo); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
@@ -131,6 +134,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   using A = Arithmetic<T>;
   using P = Polynomials<T>;
   using Wide = typename A::Wide;
+  static constexpr bool full = sizeof(T) == 4;
 
   // u = n·ln 2 + r, |r| ≤ ln 2/2. n·ln2_hi is a multiple of 2⁻²⁴ and so is u where it matters: the first step is
   // exact, and the second leaves 2⁻²⁷. u: at most `farthest` in size.
@@ -149,7 +153,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   template <class U>
   static SOFTKNEE_INLINE Power decay(U u) {
     V n;
-    const V r = A::refined(reduced(larger(V(-farthest), A::high(u)), n), u);
+    const V r = A::refined_decay(reduced(larger(V(-farthest), A::high(u)), n), u);
     return {polynomial(P::half_exp_c, r), n + V(1.0f)};
   }
 
@@ -215,13 +219,17 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return signed_as(halved + halved, u);
   }
 
-  // tanh|u| = −t/(2 + t) with t = exp(−2|u|) − 1, 2.5 ULPs
+  // With t = exp(−2|u|) − 1: tanh|u| = −t/(2 + t), 2.5 ULPs. Above 0.55 float32 takes 1 − 2(1 + t)/(2 + t) for 1.5.
   static SOFTKNEE_INLINE V tanh(V u) {
     V n;
     const V size = abs(u), r = reduced(larger(V(-farthest), -(size + size)), n);
     const V q = fma(r * r, polynomial(P::expm1_c, r), r);
     const V one = scale(V(1.0f), n), t = fma(one, q, one - V(1.0f));
-    return signed_as(t / (V(2.0f) + t), u);
+    if constexpr (!full) return signed_as(t / (V(2.0f) + t), u);
+    const V e = fma(one, q, one);
+    const M far = t < V(-0.71f);
+    const V ratio = select(far, e + e, t) / (V(2.0f) + t);
+    return signed_as(select(far, V(1.0f) - ratio, ratio), u);
   }
 
   // log(1 + eᵘ) = max(u, 0) + log(1 + e), e = exp(−|u|) ≤ 1, 2 ULPs
@@ -232,30 +240,34 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return larger(V(0.0f), A::high(u)) + fma(e * e, polynomial<1>(P::log1p_c, e), e);
   }
 
-  // exp(v²)·erfc(v) for 0 ≤ v ≤ 15, 2.5 ULPs: a polynomial in (v − 2)/(v + 2), over v + 2
+  // exp(v²)·erfc(v) for v ≥ 0, 2 ULPs: a polynomial in q = (v − 2)/(v + 2) = 1 − 4t, times t = 1/(v + 2). Float32
+  // amends q and t by what the sum and the quotient lost. Beyond 15, where the polynomial ends, exp(−v²) is 0.
   static SOFTKNEE_INLINE V erfcx(V v) {
-    const V t = V(1.0f) / (v + V(2.0f));
-    return polynomial(P::erfcx_c, fnma(V(4.0f), t, V(1.0f))) * t;
+    const V below = v + V(2.0f), t = V(1.0f) / below, q = fnma(V(4.0f), t, V(1.0f));
+    if constexpr (!full) return polynomial(P::erfcx_c, q) * t;
+    const V lost = fnma(t, v - (below - V(2.0f)), fnma(t, below, V(1.0f)));
+    const V value = polynomial(P::erfcx_c, fnma(V(4.0f) * t, lost, q)) * t;
+    return fma(value, lost, value);
   }
 
-  // a·erfc(u), 3.5 ULPs, from u and its square: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left.
+  // a·erfc(u), 3.5 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left.
   template <class U>
-  static SOFTKNEE_INLINE V erfc_times(V a, V u, U square) {
-    const Power p = decay(A::minus(square));
+  static SOFTKNEE_INLINE V erfc_times(V a, V u, U minus_square) {
+    const Power p = decay(minus_square);
     const V y = erfcx(smaller(V(15.0f), abs(u))) * p.half;
     const M right = u > V(0.0f);
     return scale(finite_where(right, a) * select(right, y, V(2.0f) - scale(y, p.n)), only(right, p.n));
   }
   template <class U>
-  static SOFTKNEE_INLINE V erfc(V u, U square) {
-    return erfc_times(V(1.0f), u, square);
+  static SOFTKNEE_INLINE V erfc(V u, U minus_square) {
+    return erfc_times(V(1.0f), u, minus_square);
   }
 
   // x·(2/√π + x²·P(x²)) up to 1, then 1 − erfc; 1.5 ULPs
   static SOFTKNEE_INLINE V erf(V x) {
     const V size = abs(x), square = x * x;
     const V near = size * polynomial(P::erf_c, smaller(V(1.0f), square));
-    const Power p = decay(A::minus(A::product(size, size)));
+    const Power p = decay(A::product(-size, size));
     const V far = V(1.0f) - scale(erfcx(smaller(V(15.0f), size)) * p.half, p.n);
     return signed_as(select(size < V(1.0f), near, far), x);
   }

@@ -103,11 +103,10 @@ static void softsign_uniforms(const double*, float*) {}
 static void laplace_uniforms(const double* p, float* u) {
   const double mu = p[0];
   const double sigma = p[1];
-  value(((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951))), u + 0);
+  value((-1.0 * ((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951)))), u + 0);
   value(mu, u + 2);
   value((1.0 / (sigma * 1.4142135623730951)), u + 4);
   value((0.5641895835477563 * (0.7071067811865475 * (1.0 / sigma))), u + 6);
-  value((-1.0 * ((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951)))), u + 8);
 }
 
 static void silu_uniforms(const double*, float*) {}
@@ -176,9 +175,9 @@ static void situ_glu_uniforms(const double* p, float* u) {
   value((1.0 / gate_cap), u + 2);
   value((1.0 / up_cap), u + 4);
   value(up_cap, u + 6);
-  value((0.25 * gate_cap), u + 8);
-  value((gate_cap / gate_cap), u + 10);
-  value((2.0 * (1.0 / gate_cap)), u + 12);
+  value((gate_cap / gate_cap), u + 8);
+  value((2.0 * (1.0 / gate_cap)), u + 10);
+  value((4.0 * (0.25 * gate_cap)), u + 12);
   value(((1.0 / up_cap) * (gate_cap * up_cap)), u + 14);
   value((2.0 * (1.0 / up_cap)), u + 16);
 }

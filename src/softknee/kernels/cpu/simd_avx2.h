@@ -51,6 +51,7 @@ SOFTKNEE_INLINE M operator&(M a, M b) { return {_mm256_and_ps(a.m, b.m)}; }
 SOFTKNEE_INLINE M all() { return {_mm256_castsi256_ps(_mm256_set1_epi32(-1))}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm256_blendv_ps(b.v, a.v, m.m); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm256_and_ps(m.m, a.v); }
+SOFTKNEE_INLINE V add_where(M m, V a, V b) { return a + only(m, b); }
 SOFTKNEE_INLINE V signed_as(V size, V sign) {
   const __m256 bit = _mm256_set1_ps(-0.0f);
   return _mm256_or_ps(_mm256_andnot_ps(bit, size.v), _mm256_and_ps(bit, sign.v));

@@ -43,6 +43,7 @@ SOFTKNEE_INLINE M operator&(M a, M b) { return {static_cast<__mmask16>(a.m & b.m
 SOFTKNEE_INLINE M all() { return {0xffff}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm512_maskz_mov_ps(m.m, a.v); }
+SOFTKNEE_INLINE V add_where(M m, V a, V b) { return _mm512_mask_add_ps(a.v, m.m, a.v, b.v); }
 SOFTKNEE_INLINE V signed_as(V size, V sign) {
   // bitwise: sign of the one, the rest of the other
   const __m512i rest = _mm512_set1_epi32(0x7fffffff);

@@ -4,6 +4,7 @@
 //   round              to the nearest whole number, ties to even
 //   scale(a, n)        a·2ⁿ for whole n, rounded once unless the result is subnormal
 //   select(m, a, b)    a where m, else b;  only(m, a): a where m, else 0
+//   add_where(m, …)  a + b where m, else a (or a + 0)
 //   signed_as(a, b)    |a| with b's sign bit
 //   finite_where(m, a) where m, ±∞ becomes the largest finite number of that sign
 //   fma, fnma          a·b + c and −a·b + c, rounded once
@@ -83,6 +84,7 @@ SOFTKNEE_INLINE M operator&(M a, M b) { return {a.m && b.m}; }
 SOFTKNEE_INLINE M all() { return {true}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return V(m.m ? a.v : b.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return V(m.m ? a.v : 0.0f); }
+SOFTKNEE_INLINE V add_where(M m, V a, V b) { return a + only(m, b); }
 SOFTKNEE_INLINE V signed_as(V size, V sign) {
   return V(float_of((bits_of(size.v) & 0x7fffffffu) | (bits_of(sign.v) & 0x80000000u)));
 }

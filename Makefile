@@ -39,6 +39,7 @@ check: install  ## lint, format, types, generated files
 	@$(BIN)/python tools/stubs.py --check || (echo "functional.pyi is out of date: run python tools/stubs.py" && exit 1)
 	@$(BIN)/python tools/kernels.py --check || (echo "the kernels are out of date: run python tools/kernels.py" && exit 1)
 	@$(BIN)/python tools/polynomials.py --check || (echo "polynomials.h is out of date: run tools/polynomials.py" && exit 1)
+	@$(BIN)/python tools/accuracy.py --check || (echo "docs/accuracy.md is out of date: run python tools/accuracy.py --docs" && exit 1)
 
 format: install  ## mend what lint and format can mend
 	@$(BIN)/ruff check --fix .
@@ -46,8 +47,12 @@ format: install  ## mend what lint and format can mend
 	@$(BIN)/python tools/stubs.py
 	@$(BIN)/python tools/kernels.py
 
-bench: install  ## import cost, watch's overhead, report size, false alarms; writes benchmarks/results/
+accuracy: install  ## how exact every path of every activation is (5 minutes); writes accuracy.json and docs/accuracy.md
+	@$(BIN)/python tools/accuracy.py
+
+bench: install  ## import cost, cost of a call, watch's overhead, report size, false alarms; writes benchmarks/results/
 	@$(BIN)/python benchmarks/imports.py
+	@$(BIN)/python benchmarks/calls.py
 	@$(BIN)/python benchmarks/watch.py
 	@$(BIN)/python benchmarks/healthy.py
 	@$(BIN)/python benchmarks/report.py
@@ -56,4 +61,4 @@ clean:  ## remove .venv, build products and caches
 	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format accuracy bench clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -77,12 +78,63 @@ def test_list(run):
     assert "sigmoid" in out and "silu" not in out
 
 
+def listed(run, *arguments):
+    code, out, _ = run("list", *arguments, "--json")
+    assert code == 0
+    return {entry["name"] for entry in json.loads(out)}
+
+
+def test_list_filters_combine(run):
+    gated = listed(run, "--kind", "gated")
+    ffn, llm = listed(run, "--tag", "ffn"), listed(run, "--tag", "llm")
+    assert listed(run, "--kind", "gated", "--tag", "llm", "--tag", "ffn") == gated & ffn & llm
+    assert "swiglu" in gated & ffn & llm and ffn & llm < llm
+    assert "gelu_tanh" in listed(run, "--search", "gelu_new"), "an alias"
+    assert listed(run, "--search", "LEAKY relu") >= {"leaky_relu", "prelu", "rrelu"}, "every word, in any case"
+    assert "mish" in listed(run, "--search", "Misra"), "a source"
+    code, out, _ = run("list", "--kind", "gated", "--tag", "cnn", "--search", "nothing")
+    assert code == 0 and out == "no activation fits: gated, tagged cnn, 'nothing'\n"
+    assert listed(run, "--search", "nothing like it") == set()
+
+
+def test_list_fits_and_counts(run):
+    out = run("list")[1]
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    kinds = {kind: sum(a.kind == kind for a in softknee.activations()) for kind in ("elementwise", "gated")}
+    assert all(f"{kind}  {n}" in lines for kind, n in kinds.items())
+    assert f"{len(softknee.activations())} activations" in out
+    assert f"llm {len(listed(run, '--tag', 'llm'))}" in out
+
+
 def test_show(run):
     code, out, _ = run("show", "relu", "gelu_new", "softmax")
     assert code == 0 and "gelu_tanh" in out and "1.414" in out
     code, out, _ = run("show", "sigmoid", "--json")
     (entry,) = json.loads(out)
     assert entry["name"] == "sigmoid" and entry["facts"]["largest_derivative"]["value"] == 0.25
+    assert entry["formula"] == "σ(x)" and entry["facts"]["limits"] == [0.0, 1.0]
+
+
+def test_show_at_parameters(run):
+    code, out, _ = run("show", "leaky_relu:negative_slope=0.5", "leaky_relu", "lrelu:negative_slope=0.5")
+    assert code == 0 and "negative_slope = 0.01" in " ".join(out.split())
+    gain = next(line for line in out.splitlines() if line.strip().startswith("gain"))
+    assert gain.split() == ["gain", "1.265", "1.414"], "each once, and each its own"
+    entries = json.loads(run("show", "elu:alpha=2", "elu", "--json")[1])
+    assert [entry["facts"]["range"][0] for entry in entries] == [-2.0, -1.0]
+
+
+def test_plot(run, tmp_path):
+    code, out, _ = run("plot", "relu", "gelu", "silu", "--derivative")
+    assert code == 0 and "f(x)" in out and "f′(x)" in out and "\x1b" not in out
+    assert max(map(len, out.splitlines())) <= 80 and any("\u2801" <= letter <= "\u28ff" for letter in out)
+    told = json.loads(run("plot", "elu:alpha=2", "--range", "-3", "1", "--json")[1])
+    assert told["range"] == [-3, 1] and told["curves"][0]["value"][0] == pytest.approx(2 * (math.exp(-3) - 1))
+    for ending in ("png", "svg", "html"):
+        path = tmp_path / f"folder/curves.{ending}"
+        assert run("plot", "relu", "hardshrink", "-d", "-o", path) == (0, f"written to {path}\n", "")
+        assert path.stat().st_size > 5_000
 
 
 def test_identify(run, target, tmp_path):
@@ -167,6 +219,16 @@ def test_env(run):
         (["show", "gelo"], "did you mean 'gelu'"),
         (["list", "--kind", "gate"], "must be one of elementwise, gated, normalizer"),
         (["list", "--tag", "x"], "must be one of"),
+        (["show", "elu:alfa=1"], "did you mean 'alpha'"),
+        (["show", "elu:alpha=x"], "alpha must be a number"),
+        (["plot", "gelo"], "did you mean 'gelu'"),
+        (["plot", "softmax"], "it is a normalizer"),
+        (["plot", "relu", "--range", "2", "1"], "the lower first, got 2 and 1"),
+        (["plot", "relu", "--range", "nan", "1"], "the lower first, got nan and 1"),
+        (["plot", "relu", "--range", "a", "1"], "--range"),
+        (["plot", "relu", "-o", "curves.jpg"], "its name must end in .png, .svg, .html"),
+        (["plot", "relu", "-o", "models.py/curves.svg"], "cannot write"),
+        (["plot"], "NAME"),
         (["identify", "nowhere.py:build"], "nowhere.py"),
         (["identify", "build"], "pkg.module:build"),
         (["identify", "{target}:not_a_model"], "it must be a torch.nn.Module"),

@@ -35,3 +35,8 @@ def test_where_it_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write .*file/below"):
         write_whole(tmp_path / "file" / "below", "")
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    assert write_whole(tmp_path / "a.png", b"\x89PNG\r\n\x00").read_bytes() == b"\x89PNG\r\n\x00"
+    assert write_whole(tmp_path / "a.txt", "σ\r\n").read_bytes() == b"\xcf\x83\r\n"

@@ -90,7 +90,7 @@ def test_layouts():
     ("call", "message"),
     [
         (lambda: SF.elu(X, beta=1.0), "no parameter 'beta'; its parameters are alpha"),
-        (lambda: SF.softplus(X, beta=-1.0), r"beta=-1.0 is out of range; it must lie in \(0.0, inf\)"),
+        (lambda: SF.softplus(X, beta=-1.0), "beta=-1.0 is out of range; it must be 0 < beta"),
         (lambda: SF.silu(X.long()), "real floating-point tensor, got int64"),
         (lambda: SF.silu(3.0), "takes x as tensors, got float"),
         (lambda: SF.gelu(X, approximate="fast"), "approximate='fast' is unknown; it must be one of 'none', 'tanh'"),

@@ -29,6 +29,7 @@ def test_figures_are_the_results():
     finally:
         sys.path.pop(0)
     assert readme.figures() in (ROOT / "README.md").read_text(), "run python tools/readme.py"
+    assert readme.show_output() in (ROOT / "README.md").read_text(), "run python tools/readme.py"
 
 
 def test_links_lead_somewhere():

@@ -19,7 +19,7 @@ import torch
 
 from softknee.catalog import Activation, activations
 from softknee.files import write_whole
-from softknee.kernels import accuracy, paths
+from softknee.kernels import accuracy, cpu, paths
 from softknee.kernels.accuracy import Evaluate, Figure
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +44,11 @@ def measure(activation: Activation, dtype: torch.dtype) -> dict[str, dict[str, o
     """Per path, and in half precision per table: [ULPs, at, lost] of f, f′, f″, and the forward's time."""
     if activation.kind != "elementwise":
         orders = paths.ORDERS[: 2 if activation.kind == "gated" else 1]
-        return {"joint": {word: row(accuracy.joint(activation, dtype, i)) for i, word in enumerate(orders)}}
+        kinds = {"joint": False} | ({"kernel": True} if cpu.takes(activation, dtype) else {})
+        return {
+            kind: {word: row(accuracy.joint(activation, dtype, i, kernel=compiled)) for i, word in enumerate(orders)}
+            for kind, compiled in kinds.items()
+        }
     ways = accuracy.ways(activation, dtype)
     times = seconds(ways, torch.randn(1 << 16).to(dtype))
     rows: dict[str, dict[str, object]] = {}
@@ -54,10 +58,10 @@ def measure(activation: Activation, dtype: torch.dtype) -> dict[str, dict[str, o
     return rows
 
 
-def row(figure: Figure) -> list[float | None]:
-    """As JSON has it, without infinity."""
-    ulp = accuracy.stated(figure.ulp)
-    return [ulp if math.isfinite(ulp) else None, figure.at, figure.lost]
+def row(figure: Figure) -> list[float | str | None]:
+    """JSON has no infinity: a string stands for it, which `float` reads."""
+    values = (accuracy.stated(figure.ulp), figure.at, figure.lost)
+    return [str(value) if value is not None and math.isinf(value) else value for value in values]
 
 
 def compact(record: object) -> str:
@@ -92,8 +96,7 @@ def page() -> str:
             for dtype in accuracy.DTYPES:
                 chosen = paths.choose(activation, dtype)
                 if "native" not in (chosen.forward, chosen.backward) or chosen.forward != chosen.backward:
-                    way = str(chosen).split(":")[0]
-                    text.append(f"| {activation.name} | {str(dtype)[6:]} | {way} | {chosen.reason} |")
+                    text.append(f"| {activation.name} | {str(dtype)[6:]} | {chosen.way} | {chosen.reason} |")
     return "\n".join(text) + "\n"
 
 
@@ -107,14 +110,16 @@ def cells(activation: Activation, words: tuple[str, ...]) -> list[str]:
 
 INTRODUCTION = """# How exact
 
-The largest error of each activation, in units in the last place (ULPs) of its dtype, on the path that a call takes on
-a CPU; `softknee.get("silu").path(x)` says which that is, and why. Measured with PyTorch {torch} on {machine} by
-`make accuracy`, rounded up to the number that the tests enforce.
+The largest error of each activation on the path that a call takes on a CPU; `softknee.get("silu").path(x)` says which
+that is, and why. Measured by `make accuracy` with PyTorch {torch} on {machine},
+rounded up to the number that the tests enforce.
 
-- **f** counts wherever the exact value is a normal number, in half precision also where it is subnormal. 0.5 is
-  correctly rounded.
-- **f′** counts in ULPs of max(|f′|, 2⁻⁴): a root has no relative accuracy. Of a gated activation both partial
-  derivatives count, that with respect to the gate in ULPs of max(|f′|, 2⁻⁴·|up|). Normalizers: f in ULPs of max(|f|, 2⁻⁴).
+- **f** counts wherever the exact value is a normal number (bfloat16, float16: subnormal ones too), in units of
+  ulp(f) + |x·f′|·ε: what rounding the input once may do. 0.5 is correctly rounded.
+- **f′** counts in units of ulp(max(|f′|, 2⁻⁴)) + |x·f″|·ε: a root has no relative accuracy. Of a gated activation both
+  partial derivatives count, that with respect to the gate relative to |up|.
+- Normalizers: f in units of ulp(max(|f|, 2⁻⁴)) + |x|·ε.
+- In bfloat16 and float16 the unit is the ULP alone.
 - bfloat16 and float16: all inputs. float32: every 4001st of all bit patterns, [−120, 120] in steps of 0.01, and the
   neighbourhood of each kink. float64: 500 random exponents, 400 normal numbers and the tails, against mpmath. Gated
   activations and normalizers: a million random inputs (float64: 500), normal with deviation 3.

@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from softknee import demo
+from softknee.report import render
+from softknee.report.choice import choices
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -38,6 +40,13 @@ def identify_output(readme: str) -> str:
     path.write_text(snippet)
     with contextlib.redirect_stdout(text):
         exec(compile(snippet, str(path), "exec"), {"__name__": "readme"})
+    return "```\n" + text.getvalue().rstrip() + "\n```"
+
+
+def show_output() -> str:
+    """What `softknee show` prints of the activations that the picture is of."""
+    text = io.StringIO()
+    render(choices(["relu", "gelu", "silu"]), Console(file=text, width=100, highlight=False))
     return "```\n" + text.getvalue().rstrip() + "\n```"
 
 
@@ -84,7 +93,13 @@ def figures() -> str:
 
 def main() -> int:
     readme = README.read_text()
-    for name, text in (("demo", demo_output()), ("identify", identify_output(readme)), ("figures", figures())):
+    outputs = {
+        "demo": demo_output(),
+        "show": show_output(),
+        "identify": identify_output(readme),
+        "figures": figures(),
+    }
+    for name, text in outputs.items():
         readme = re.sub(
             f"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda m, t=text: m[1] + t + "\n" + m[2],

@@ -59,6 +59,19 @@ def cases() -> list[Case]:
     return made
 
 
+def torchs(activation: Activation, *x: Tensor) -> Tensor | None:
+    """What PyTorch's own function answers, at the defaults; None where it has none of the same inputs."""
+    function = getattr(torch.nn.functional, activation.torch or "", None)
+    if function is None or activation.kind == "gated":
+        return None
+    given = dict(activation.torch_arguments)
+    if activation.kind == "normalizer":
+        given["dim"] = -1
+    if activation.name == "prelu":
+        given["weight"] = torch.full((1,), 0.25, dtype=x[0].dtype, device=x[0].device)
+    return function(*x, **given)
+
+
 def inputs(activation: Activation, *shape: int, dtype=torch.float64, grad: bool = True) -> tuple[Tensor, ...]:
     """Random tensors, away from kinks, where differences of the checks would straddle them."""
     generator = torch.Generator().manual_seed(7)

@@ -10,47 +10,102 @@ import numpy as np
 
 from softknee.backends import table
 from softknee.catalog import Activation
+from softknee.errors import InputError
 
 DIGITS = 60
 TAIL_DIGITS = 360  # what 1 + tanh(u) needs to keep 30 of them where it is the smallest float64
 
 
-@functools.lru_cache(maxsize=100_000)
-def exact(activation: Activation, point: tuple[float, ...], order: int = 0, wrt: int = 0, **parameters: float):
-    """The `order`-th derivative of the formula at `point`, in mpmath, by differences that are exact to DIGITS."""
-    value = _exact(activation, point, order, wrt, DIGITS, parameters)
-    return value if abs(value) > 1e-25 else _exact(activation, point, order, wrt, TAIL_DIGITS, parameters)
+def settings(activation: Activation) -> list[dict[str, float]]:
+    """The defaults, and the parameters made smaller and larger, so far as their conditions allow."""
+    found = [activation.defaults]
+    for scale, shift in ((0.6, 0.0), (1.0, 1.25)):
+        moved = {n: scale * v + shift if math.isfinite(v) else 3.0 for n, v in activation.defaults.items()}
+        try:
+            found += [activation.resolve(moved)] if moved else []
+        except InputError:
+            continue
+    return found
 
 
-def _exact(activation, point, order, wrt, digits, parameters):
+def orders(activation: Activation, **of: int) -> tuple[int, ...]:
+    """How often to differentiate with respect to each input and parameter: `orders(swish, x=1, beta=1)`."""
+    assert of.keys() <= set(activation.names)
+    return tuple(of.get(name, 0) for name in activation.names)
+
+
+def exact(activation: Activation, point: tuple[float, ...], *order: int, **parameters: float) -> mpmath.mpf:
+    """The formula at `point`, differentiated as often as `order` says with respect to each input and parameter (the
+    first input alone if it is one number), in mpmath, by differences that are exact to DIGITS."""
+    given = activation.defaults | parameters
+    every = (*point, *(given[name] for name in activation.parameters))
+    order = (*order, *[0] * (len(every) - len(order)))
+    return _exact(activation, tuple(map(float, every)), order)
+
+
+@functools.lru_cache(maxsize=400_000)
+def _exact(activation: Activation, point: tuple[float, ...], order: tuple[int, ...]) -> mpmath.mpf:
+    value = _differences(activation, point, order, DIGITS)
+    return value if abs(value) > 1e-25 else _differences(activation, point, order, TAIL_DIGITS)
+
+
+def _differences(activation, point, order, digits):
     ops = table("mpmath")
-    large = max([0, *(int(math.log10(abs(x))) for x in point if x)])
-    with mpmath.workdps(digits + 2 * large):
+    large = max([0, *(int(abs(math.log10(abs(x)))) for x in point if x and math.isfinite(x))])
+    with mpmath.workdps(digits + 2 * min(large, 110)):
         values = [mpmath.mpf(x) for x in point]
-        given = {name: mpmath.mpf(value) for name, value in (activation.defaults | parameters).items()}
+        moved = [i for i, n in enumerate(order) if n]
 
-        def along(x):
-            return activation.formula(*values[:wrt], x, *values[wrt + 1 :], ops, **given)
+        def along(*some):
+            arguments = list(values)
+            for i, x in zip(moved, some, strict=True):
+                arguments[i] = x
+            inputs, parameters = arguments[: len(activation.inputs)], arguments[len(activation.inputs) :]
+            return mpmath.mpf(activation.on(ops, *inputs, **dict(zip(activation.parameters, parameters, strict=True))))
 
+        if not moved:
+            return +along()
         # the step of mp.diff is 2^−precision, tiny beside everything that happens here
-        return +mpmath.diff(along, values[wrt], order) if order else +mpmath.mpf(along(values[wrt]))
+        if len(moved) == 1:
+            return +mpmath.diff(along, values[moved[0]], order[moved[0]])
+        return +mpmath.diff(along, tuple(values[i] for i in moved), tuple(order[i] for i in moved))
 
 
 def ulp(value: float) -> float:
     return float(np.spacing(abs(value))) if math.isfinite(value) else math.inf
 
 
-def allowed(activation: Activation, point: tuple[float, ...], order: int, wrt: int = 0, **parameters: float) -> float:
-    """8·(ulp(f) + Σ|xᵢ·∂f/∂xᵢ|·2⁻⁵²): what rounding the inputs once does to the result. From the first derivative on,
-    8·ulp(max(|f′|, 2⁻⁴)) is allowed, since a root has no relative accuracy."""
-    value = float(exact(activation, point, order, wrt, **parameters))
-    condition = 0.0
-    for i, x in enumerate(point):
-        step = order + 1 if i == wrt else 1
-        if i == wrt:
-            slope = exact(activation, point, step, wrt, **parameters)
-        else:
-            slope = exact(activation, point, 1, i, **parameters) if order == 0 else value / x if x else 0.0
-        condition += abs(float(x * slope))
-    bound = 8 * (ulp(value) + condition * 2.0**-52)
-    return max(bound, 8 * ulp(max(abs(value), 2.0**-4))) if order else bound
+def allowed(activation: Activation, point: tuple[float, ...], *order: int, **parameters: float) -> float:
+    """8·(ulp(f) + Σ|a·∂f/∂a|·2⁻⁵²), a the inputs and parameters: what rounding each of them once does to the result.
+    Of a derivative, 8·ulp(max(|f′|, 2⁻⁴)) is allowed, since a root has no relative accuracy."""
+    return math.fsum(_allowances(activation, point, *order, **parameters))
+
+
+def within(value: float, activation: Activation, point: tuple[float, ...], *order: int, **parameters: float) -> bool:
+    """Whether `value` keeps the bound `allowed`, whose terms are only computed so far as they are needed."""
+    truth = exact(activation, point, *order, **parameters)
+    if not math.isfinite(value) or math.isinf(float(truth)):
+        return value == float(truth)
+    left = abs(mpmath.mpf(value) - truth)
+    for allowance in _allowances(activation, point, *order, **parameters):
+        left -= allowance
+        if left <= 0:
+            return True
+    return False
+
+
+def _allowances(activation, point, *order, **parameters):
+    value = float(exact(activation, point, *order, **parameters))
+    given = activation.defaults | parameters
+    every = (*point, *(given[name] for name in activation.parameters))
+    order = (*order, *[0] * (len(every) - len(order)))
+    floor = 8 * ulp(max(abs(value), 2.0**-4)) if any(order) else 0.0
+    so_far = max(8 * ulp(value), floor)
+    yield so_far
+    total = 8 * ulp(value)
+    for i, a in enumerate(every):
+        if a and math.isfinite(a):
+            once_more = (*order[:i], order[i] + 1, *order[i + 1 :])
+            total += 8 * 2.0**-52 * abs(float(a * exact(activation, point, *once_more, **parameters)))
+            yield max(0.0, total - so_far)
+            so_far = max(so_far, total)

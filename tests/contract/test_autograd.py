@@ -77,7 +77,7 @@ def test_learned_per_channel(activation):
         for c in range(3):
             alone = activation(x.select(at, c), **{name: v[c].item() for name, v in given.items()})
             torch.testing.assert_close(y.select(at, c), alone, rtol=1e-14, atol=1e-15)
-        assert gradcheck(lambda x, *p: activation(x, **dict(zip(given, p, strict=True))), (x, *given.values()))  # noqa: B023
+        assert gradcheck(lambda x, *p: activation(x, **dict(zip(given, p, strict=True))), (x, *given.values()))
 
 
 def test_gates_broadcast(gated):
@@ -94,7 +94,7 @@ def test_a_third_derivative(elementwise_case):
     (x,) = inputs(case.activation, 6)
     y = case.seeded(x)
     for _ in range(3):
-        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        (y,) = torch.autograd.grad(y.sum(), x, create_graph=True) if y.requires_grad else (torch.zeros_like(x),)
     if not case.draws:
         wanted = torch.as_tensor(case.activation.derivative(x.detach().numpy(), order=3))
         torch.testing.assert_close(y.detach(), wanted, rtol=1e-8, atol=1e-10)
@@ -147,13 +147,15 @@ def test_inplace_keeps_what_torch_keeps(elementwise_case):
     assert torch.equal(x.detach(), before)
     needed = torch.exp(x)
     case.function(needed, inplace=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        needed.sum().backward()
     whole = before.clone()
     case.seeded(whole[::2], inplace=True)
     assert torch.equal(whole[::2], case.seeded(before[::2])) and torch.equal(whole[1::2], before[1::2])
+    if case.name == "identity":
+        return  # changes nothing
     with pytest.raises(RuntimeError, match="single memory location"):
         case.function(before[:1].expand(4), inplace=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        needed.sum().backward()
 
 
 def test_inplace_with_learned_parameters(parametrized_case):
@@ -174,7 +176,8 @@ def test_no_grad_and_inference_mode(case):
     wanted = case.seeded(*(v.detach() for v in x))
     with torch.no_grad():
         y = case.seeded(*x)
-        assert not y.requires_grad and torch.equal(y, wanted)
+        assert y is x[0] or not y.requires_grad
+        assert torch.equal(y, wanted)
     with torch.inference_mode():
         y = case.seeded(*x)
         assert torch.equal(y, wanted)
@@ -182,7 +185,6 @@ def test_no_grad_and_inference_mode(case):
         if case.activation.kind == "elementwise":
             mine = x[0].clone()
             assert torch.equal(case.seeded(mine, inplace=True), wanted)
-    assert not y.requires_grad
     # outside again, an inference tensor may be used where nothing is to be differentiated
     inferred = case.seeded(y) if len(x) == 1 else case.seeded(y, y)
     assert torch.equal(inferred, case.seeded(*[y.clone()] * len(x)))

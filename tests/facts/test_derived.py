@@ -12,23 +12,64 @@ import softknee
 from softknee.errors import InputError
 from softknee.facts import facts
 
-GAINS = {  # 1/√E[f²] and 1/√E[f′²], mpmath, z ~ N(0, 1)
-    "relu": (math.sqrt(2), math.sqrt(2)),
-    "leaky_relu": (1.4141428569978354, 1.4141428569978354),
-    "silu": (1.6765324703310913, 1.623320257952497),
-    "gelu": (1.5335304411955353, 1.481114412708348),
-    "mish": (1.486847581273208, 1.4447552325473194),
-    "tanh": (1.5925374197228312, 1.4674135916307953),
-    "sigmoid": (1.8462285453386054, 4.722646085937974),
-    "hardswish": (1.7366572127665412, 1.670076367441382),
-    "selu": (1.0, 0.9660257769739012),
+GAINS = {  # 1/√E[f²], 1/√Var f and 1/√E[f′²], mpmath, z ~ N(0, 1)
+    "identity": (1.0, 1.0, 1.0),
+    "relu": (1.414213562373095, 1.7128585504496625, 1.414213562373095),
+    "leaky_relu": (1.4141428569978354, 1.7048316271773367, 1.4141428569978354),
+    "prelu": (1.3719886811400706, 1.504609643215645, 1.3719886811400706),
+    "rrelu": (1.378479664546057, 1.5219953443844163, 1.378479664546057),
+    "relu6": (1.4142135650950736, 1.712858554972395, 1.4142135637683406),
+    "relu2": (0.8164965809277261, 0.8944271909999159, 0.7071067811865475),
+    "sigmoid": (1.8462285453386054, 4.8013133720399574, 4.722646085937974),
+    "tanh": (1.5925374197228312, 1.5925374197228312, 1.4674135916307953),
+    "softsign": (2.3375333631085398, 2.3375333631085398, 2.095780608943311),
+    "hardtanh": (1.3920361404483095, 1.3920361404483095, 1.2102870624325222),
+    "hardsigmoid": (1.8978404247295588, 6.015034486637093, 6.008115825196682),
+    "silu": (1.6765324703310913, 1.7871872221004417, 1.623320257952497),
+    "quick_gelu": (1.5394587622988314, 1.7093585898912746, 1.491459226750051),
+    "gelu": (1.5335304411955353, 1.700926243363333, 1.481114412708348),
+    "gelu_tanh": (1.533580521666147, 1.7009165616954502, 1.4811680580933506),
+    "mish": (1.486847581273208, 1.5920253810994462, 1.4447552325473194),
+    "hardswish": (1.7366572127665416, 1.8138714738131827, 1.670076367441382),
+    "elu": (1.2451983007007066, 1.2708434178501964, 1.223428557552621),
+    "selu": (1.0000000000000002, 1.0000000000000002, 0.9660257769739012),
+    "celu": (1.2451983007007066, 1.2708434178501964, 1.223428557552621),
+    "softplus": (1.0418668355353018, 1.9191259801076566, 1.8462285453386054),
+    "logsigmoid": (1.0418668355353016, 1.9191259801076563, 1.8462285453386054),
+    "squareplus": (0.8164965809277261, 1.9264952203913384, 1.8591491624912375),
+    "tanhshrink": (2.338367530102121, 2.338367530102121, 1.9881388232490018),
+    "softshrink": (1.5443605282801334, 1.5443605282801334, 1.2730076010313074),
+    "hardshrink": (1.015796354719734, 1.015796354719734, 1.2730076010313074),
+    "xielu": (0.7590769382772921, 0.8286590732788229, 0.6949917532385398),
+    "laplace": (2.2391950387766113, 2.6928993061306894, 1.8029799687904466),
+    "sqrt_softplus": (1.1138239059428763, 3.526304259600227, 3.5054095896288877),
+    "sparse_plus": (1.3803368628588104, 1.79289113481379, 1.6243215587888253),
 }
+# At their defaults the function of another entry, or nearly the identity, or with a threshold that has a closed form
+WITHOUT = {"swish", "softcap", "thresholded_relu"}
+
+
+def test_every_elementwise_entry_has_published_gains():
+    assert GAINS.keys() | WITHOUT == {a.name for a in softknee.activations() if a.kind == "elementwise"}
 
 
 @pytest.mark.parametrize("name", GAINS)
 def test_gains(name):
-    found = softknee.get(name).facts
-    assert (found.gain, found.backward_gain) == pytest.approx(GAINS[name], rel=1e-12)
+    exact = {"eps": 0.0} if name == "xielu" else {}  # without its guard, which moves the backward gain by 1.5e-8
+    found = facts(softknee.get(name), **exact)
+    assert (found.gain, found.centred_gain, found.backward_gain) == pytest.approx(GAINS[name], rel=1e-11)
+
+
+def test_gains_across_jumps():
+    for threshold in (0.3, 1.0, 2.5):
+        found = facts(softknee.get("thresholded_relu"), threshold=threshold)
+        tail = math.erfc(threshold / math.sqrt(2)) / 2
+        second = threshold * math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi) + tail
+        assert found.second_moment == pytest.approx(second, rel=1e-12)
+        assert found.backward_gain == pytest.approx(1 / math.sqrt(tail), rel=1e-12)
+    assert facts(softknee.get("hardshrink"), lambd=0.7).backward_gain == pytest.approx(
+        1 / math.sqrt(math.erfc(0.7 / math.sqrt(2))), rel=1e-12
+    )
 
 
 def test_gain_with_parameters():
@@ -62,6 +103,41 @@ def test_known_regions():
     assert softknee.get("gelu").facts.dead == ()
     assert softknee.get("leaky_relu").facts.minimum is None
     assert softknee.get("tanh").facts.range == (-1.0, 1.0)
+    assert softknee.get("softsign").facts.range == (-1.0, 1.0)
+    assert softknee.get("squareplus").facts.range == (0.0, math.inf)
+    for name in ("hardshrink", "softshrink"):
+        assert softknee.get(name).facts.dead == ((-0.5, 0.5),)
+    assert softknee.get("relu6").facts.dead == ((-math.inf, 0.0), (6.0, math.inf))
+    assert softknee.get("thresholded_relu").facts.dead == ((-math.inf, 1.0),)
+    far = 30 * math.acosh(math.sqrt(1000))  # sech²(x/30) = 1e-3
+    assert softknee.get("softcap").facts.saturated() == (
+        (-math.inf, pytest.approx(-far)), (pytest.approx(far), math.inf),
+    )  # fmt: skip
+
+
+def test_branches_of_a_stable_form_are_no_breakpoints():
+    for name in ("tanhshrink", "sqrt_softplus", "squareplus", "gelu", "mish", "laplace"):
+        assert softknee.get(name).facts.breakpoints == ()
+    assert softknee.get("softsign").facts.breakpoints == (0.0,)
+
+
+def test_limits_are_those_declared():
+    for activation in softknee.activations():
+        if activation.limits is not None:
+            assert activation.facts.limits == pytest.approx(activation.limits), activation
+
+
+def test_a_slope_without_end_is_said_to_be_infinite():
+    assert softknee.get("relu2").facts.largest_derivative == (math.inf, math.inf)
+    assert softknee.get("xielu").facts.largest_derivative == (math.inf, math.inf)
+    assert softknee.get("squareplus").facts.largest_derivative.value == pytest.approx(1.0, abs=1e-15)
+
+    @softknee.elementwise
+    def falling(x, ops):
+        return ops.minimum(x, 0.0) ** 3
+
+    assert falling.facts.largest_derivative == (-math.inf, math.inf)
+    assert json.loads(json.dumps(falling.to_dict()))["facts"]["largest_derivative"] == {"x": "-inf", "value": "inf"}
 
 
 def test_a_normalizer_has_none():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -103,6 +107,10 @@ def test_repr():
     assert repr(sn.Activation("silu")) == "Activation('silu')"
     assert repr(sn.ReLU(inplace=True)) == "ReLU(inplace=True)"
     assert repr(sn.PReLU(3)) == "PReLU(weight: 3 learned)"
+    assert repr(sn.GELU("tanh")) == "GELU(approximate='tanh')"
+    assert repr(sn.RReLU(0.1, 0.3)) == "RReLU(lower=0.1, upper=0.3)"
+    assert repr(sn.SwiGLUOAI(limit=5.0, layout="gate_up")) == "SwiGLUOAI(limit=5.0, layout='gate_up')"
+    assert repr(sn.Activation("gumbel_softmax", hard=True)) == "Activation('gumbel_softmax', hard=True, dim=-1)"
 
 
 def test_errors():
@@ -150,3 +158,137 @@ def test_errors_of_blocks_and_modules(build, message):
 def test_learned_parameters_of_a_block_have_its_dtype_and_device():
     block = sn.FeedForward(4, activation="prelu", dtype=torch.bfloat16, device="meta")
     assert {(p.dtype, p.device.type) for p in block.parameters()} == {(torch.bfloat16, "meta")}
+
+
+def _torch_classes():
+    for activation in softknee.activations():
+        if activation.torch_module and activation.torch_arguments.get("approximate") != "tanh":
+            yield pytest.param(activation, getattr(nn, activation.torch_module), id=activation.torch_module)
+
+
+# One call per class, positional, in torch's own order; what has no number of its own (inplace) is True
+VALUES = {
+    "min_val": -2.0, "max_val": 1.5, "lower": 0.1, "upper": 0.3, "dim": 1, "num_parameters": 3, "init": 0.4,
+    "approximate": "tanh", "threshold": 15.0, "alpha": 1.3, "lambd": 0.3, "negative_slope": 0.2, "beta": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("activation", "theirs"), list(_torch_classes()))
+def test_every_class_takes_torch_s_arguments(activation, theirs):
+    deprecated = {"min_value", "max_value"}
+    known = [
+        p.name for p in inspect.signature(theirs).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in deprecated | {"device", "dtype"}
+    ]  # fmt: skip
+    mine = getattr(sn, activation.torch_module)
+    packed = torch.randn(4, 6, 8)
+    x = packed[:, :3] if "num_parameters" in known else packed
+    for count in range(len(known) + 1):
+        given = [True if name == "inplace" else VALUES[name] for name in known[:count]]
+        if activation.kind == "normalizer" and not given:
+            with pytest.raises(InputError, match="needs dim"):  # where PyTorch guesses, and warns
+                mine()
+            continue
+        ours, reference = mine(*given).eval(), theirs(*given).eval()
+        torch.testing.assert_close(ours(x.clone()), reference(x.clone()))
+        by_name = mine(**dict(zip(known, given, strict=False))).eval()
+        assert torch.equal(by_name(x.clone()), ours(x.clone()))
+        for name in known[:count]:
+            if hasattr(reference, name):
+                assert getattr(ours, name) == getattr(reference, name)
+        a = x.clone()
+        assert (ours(a) is a) == bool(getattr(reference, "inplace", False)) or theirs is nn.Identity
+        assert ours.state_dict().keys() == reference.state_dict().keys()
+        ours.load_state_dict(reference.state_dict())
+        reference.load_state_dict(ours.state_dict())
+
+
+def test_rrelu_follows_the_mode():
+    module, x = sn.Activation("rrelu", lower=0.1, upper=0.3), -torch.ones(2000)
+    drawn = module(x)
+    assert -0.3 <= drawn.min() < -0.28 and -0.12 < drawn.max() <= -0.1
+    assert torch.equal(module.eval()(x), nn.RReLU(0.1, 0.3).eval()(x))
+    assert not torch.equal(module.train()(x), drawn)
+
+
+LEARNABLE = [a for a in softknee.activations() if any(p.learnable for p in a.parameters.values())]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("activation", LEARNABLE, ids=lambda a: a.name)
+def test_learnable_ones_learn(activation, channels):
+    module = sn.Activation(activation, channels=channels)
+    learned = {n for n, p in activation.parameters.items() if p.learnable}
+    assert {n: tuple(p.shape) for n, p in module.named_parameters()} == dict.fromkeys(learned, (channels,))
+    wanted = {n: activation.parameters[n].default * 1.5 + 0.1 for n in learned}
+    target = activation(X, **wanted)
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    for _ in range(300):
+        loss = ((module(X) - target) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(parameter.detach(), torch.full((channels,), wanted[name]), atol=0.02, rtol=0)
+    with pytest.raises(InputError, match="has 4 channels, but the input of shape .* has 3 in dimension 1"):
+        sn.Activation(activation, channels=4)(X)
+    again = sn.Activation(activation, channels=channels)
+    again.load_state_dict(module.state_dict())
+    assert torch.equal(again(X), module(X))
+
+
+def test_a_checkpoint_of_transformers_xielu_loads():
+    # which keeps beta and eps as buffers
+    state = {
+        "act.alpha_p": torch.tensor([0.7]), "act.alpha_n": torch.tensor([-0.4]),
+        "act.beta": torch.tensor(0.25), "act.eps": torch.tensor(-1e-5),
+    }  # fmt: skip
+    model = nn.ModuleDict({"act": sn.XIELU()})
+    model.load_state_dict(state)
+    wanted = softknee.functional.xielu(X, alpha_p=0.7, alpha_n=-0.4, beta=0.25, eps=torch.tensor(-1e-5).item())
+    torch.testing.assert_close(model["act"](X), wanted)
+    assert model["act"].beta == 0.25
+    assert set(state) == {"act.alpha_p", "act.alpha_n", "act.beta", "act.eps"}  # as it was
+    with pytest.raises(RuntimeError, match="Unexpected key.*gamma"):
+        model.load_state_dict(state | {"act.gamma": torch.tensor(1.0)})
+    with pytest.raises(RuntimeError, match="Missing key.*alpha_n"):
+        model.load_state_dict({"act.alpha_p": torch.tensor([0.7])})
+    clamped = nn.ModuleDict({"act": sn.SwiGLUClamped()})
+    with pytest.raises(InputError, match="limit=-1.0 is out of range"):
+        clamped.load_state_dict({"act.limit": torch.tensor(-1.0)})
+
+
+@pytest.mark.parametrize("activation", [a for a in softknee.activations() if a.kind == "gated"], ids=lambda a: a.name)
+def test_gated_feed_forward_of_every_gated_entry(activation):
+    block, x = sn.GatedFeedForward(6, activation=activation.name), torch.randn(2, 5, 6)
+    torch.testing.assert_close(block(x), block.down(activation(block.gate(x), block.up(x))))
+    block(x).sum().backward()
+    assert all(p.grad is not None for p in block.parameters())
+
+
+def test_settings_are_attributes_and_inplace_is_a_switch():
+    assert sn.LeakyReLU(0.2).negative_slope == 0.2
+    assert (sn.Hardtanh(-2, 3).min_val, sn.Hardtanh(-2, 3).max_val) == (-2.0, 3.0)
+    assert copy.deepcopy(sn.ELU(0.5)).alpha == pickle.loads(pickle.dumps(sn.ELU(0.5))).alpha == 0.5
+    with pytest.raises(AttributeError, match="no attribute 'slope'"):
+        _ = sn.LeakyReLU().slope
+    assert sn.Swish(2.0).beta.item() == 2.0
+    with pytest.raises(InputError, match="inplace must be True or False, got 2.0"):
+        sn.ReLU(2.0)
+    with pytest.raises(TypeError, match="Swish takes beta, inplace; got 3 arguments"):
+        sn.Swish(1.0, False, 3)
+
+
+@pytest.mark.parametrize("module", [sn.LeakyReLU(0.2), sn.Swish(1.5), sn.XIELU(), sn.Hardtanh(-2, 2)], ids=repr)
+def test_modules_compile_without_a_break(module):
+    torch.testing.assert_close(torch.compile(module, fullgraph=True, backend="eager")(X), module(X))
+
+
+def test_setting_an_attribute_changes_the_function():
+    module = softknee.nn.LeakyReLU()
+    module.negative_slope = 0.5
+    assert module(torch.tensor(-2.0)).item() == -1.0 and "negative_slope=0.5" in repr(module)
+    window = softknee.nn.Hardtanh(-2, 2)
+    with pytest.raises(InputError, match="min_val=3.0, max_val=2.0 is out of range"):
+        window.min_val = 3.0
+    assert window.min_val == -2.0

@@ -36,6 +36,23 @@ def test_an_axis_holds_its_values(values, log):
         assert low - beside <= t <= high + beside or math.isclose(t, low) or math.isclose(t, high)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.5, "0.5"),
+        (-2.0, "−2"),
+        (1e4, "1e4"),
+        (2e4, "2e4"),
+        (12500.0, "1.25e4"),
+        (-3e5, "−3e5"),
+        (1e-4, "1e−4"),
+    ],
+)
+def test_a_tick_says_its_value(value, text):
+    assert charts.tick(value) == text
+
+
 @given(st.floats(min_value=-1e6, max_value=1e6), st.floats(min_value=1e-6, max_value=1e6))
 def test_ticks_are_few_and_round(low, width):
     assume(low + width > low)

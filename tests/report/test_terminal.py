@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 from stories import make_story
+from unusual import UNUSUAL, share, shrink
 
 import softknee
 from softknee.report import render
@@ -86,10 +87,49 @@ def test_activations_stand_side_by_side():
     assert softknee.get("gelu").source in alone
 
 
-def test_all_activations_fit():
-    text = shown(list(softknee.activations()))
-    assert max(map(len, text.splitlines())) <= 80
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_all_activations_fit(width):
+    text = shown(list(softknee.activations()), width)
+    assert max(map(len, text.splitlines())) <= width
     assert all(act.name in text for act in softknee.activations())
+    assert not any(word in text for word in ("cnn", "ffn", "llm", "multi-class-output")), "tags are spelled out"
+
+
+def fact(text: str, name: str) -> str:
+    return " ".join(next(line for line in text.splitlines() if line.strip().startswith(name)).split())
+
+
+def test_unusual_activations_are_shown():
+    for one in (*UNUSUAL, share):
+        assert one.name in shown(one)
+    text = shown([shrink, softknee.get("relu"), softknee.get("softplus")])
+    assert fact(text, "jumps") == "jumps −0.500, 0.500 – –"
+    assert fact(text, "kinks") == "kinks none 0 none"
+    assert fact(text, "dead") == "dead where (−0.500, 0.500) (−∞, 0) none"
+    assert fact(text, "largest") == "largest |f′| 1 at −0.500 1 at 0 1 towards ∞"
+    assert fact(text, "at −∞, ∞") == "at −∞, ∞ −∞, ∞ 0, ∞ 0, ∞"
+    assert "0 if |x| ≤ width else x" in text
+    assert "jumps" not in shown(softknee.get("relu")), "no row of dashes"
+
+
+def test_a_dead_region_is_not_joined_across_a_jump():
+    @softknee.elementwise
+    def step(x, ops):
+        """0 or 1."""
+        return ops.where(x > 0.0, 1.0, 0.0)
+
+    text = shown(step)
+    assert fact(text, "dead") == "dead where (−∞, 0)," and "\n                    (0, ∞)\n" in text
+
+
+def test_gated_and_facts_at_parameters():
+    text = shown([softknee.get("swiglu"), softknee.get("glu"), softknee.get("softmax")])
+    assert "gate·σ(gate)·up" in text and fact(text, "as a function").endswith("gate, up = 1 gate, up = 1 –")
+    assert fact(text, "packed as") == "packed as gate, then up up, then gate –"
+    assert "used for  feed-forward blocks, transformers, LLMs" in text
+    from softknee.facts import facts
+
+    assert "(−2, ∞)" in shown(facts(softknee.get("elu"), alpha=2.0))
 
 
 def test_markup_and_control_characters_are_text():

@@ -21,6 +21,8 @@ import numpy as np
 
 from ..expression import Expr, OpTable, compile_source, emit
 
+_LARGEST = float(np.finfo(np.float64).max)
+
 
 class FloatTable(OpTable):
     """An op table over IEEE numbers. The backend adds the elementary functions and its own `finite`."""
@@ -66,15 +68,17 @@ class FloatTable(OpTable):
 def unsteady(
     expression: Expr, inputs: Sequence[str], parameters: Sequence[str], defaults: Sequence[float]
 ) -> tuple[str, ...]:
-    """The inputs of a derivative whose ±∞ its code must make finite first: all, or none where a trial shows no NaN.
+    """The inputs of a derivative that its code must keep from overflow: all, or none where a trial shows no NaN.
 
-    The terms of a derivative at ±∞ may be 0·∞, while at a huge finite number it already has its limit. The trial has
-    one input at ±∞ at a time, the parameters at their defaults and the cotangent (a name with an underscore) at 1.
+    The terms of a derivative at ±∞, or at the largest numbers, may be 0·∞, while 2⁸ below it already has its limit. The
+    trial has one input there at a time, the parameters at their defaults and the cotangent (a name with an underscore)
+    at 1.
     """
     from .numpy import OPS
 
-    points = {name: (1.0,) if name.startswith("_") else (-np.inf, -2.0, 3.0, np.inf) for name in inputs}
-    trials = [t for t in itertools.product(*points.values()) if sum(map(np.isinf, t)) == 1]
+    far, near = (-np.inf, -_LARGEST, _LARGEST, np.inf), (-2.0, 3.0)
+    points = [(1.0,) if name.startswith("_") else far + near for name in inputs]
+    trials = [trial for trial in itertools.product(*points) if sum(value in far for value in trial) == 1]
     code = compile_source(emit([expression], "trial", [*inputs, *parameters]), "trial")
     with np.errstate(all="ignore"):
         values = code(OPS, *np.array(trials).T, *defaults)

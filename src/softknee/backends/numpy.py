@@ -31,7 +31,7 @@ class NumpyTable(FloatTable):
     where = staticmethod(np.where)
 
     def finite(self, a: Any) -> Any:
-        return np.nan_to_num(a, nan=np.nan, posinf=_LARGE, neginf=-_LARGE)
+        return np.clip(a, -_LARGE, _LARGE)
 
     def amax(self, x: Any) -> Any:
         return np.max(x, axis=-1, keepdims=True)

@@ -24,8 +24,12 @@ from .floats import FloatTable, unsteady
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Any:
     # A formula may apply a primitive to a parameter that is a Python float, an exact double.
+    # Under the compiler the number may be symbolic, which a tensor without dimensions can hold and a float cannot.
     def primitive(self: Any, x: Any) -> Any:
-        return function(x) if isinstance(x, Tensor) else float(function(torch.tensor(x, dtype=torch.float64)))
+        if isinstance(x, Tensor):
+            return function(x)
+        value = function(torch.tensor(x, dtype=torch.float64))
+        return value if torch.compiler.is_compiling() else value.item()
 
     return primitive
 
@@ -58,7 +62,7 @@ class TorchTable(FloatTable):
         if not isinstance(a, Tensor):
             return a
         large = torch.finfo(a.dtype).max / 256
-        return torch.nan_to_num(a, nan=torch.nan, posinf=large, neginf=-large)
+        return a.clamp(-large, large)
 
     def maximum(self, a: Any, b: Any) -> Any:
         if not isinstance(b, Tensor):
@@ -103,18 +107,20 @@ class Composite:
         self._flat: type[torch.autograd.Function] | None = None
         # A faster way to the same values, put here by `kernels`; it answers None to what it cannot do.
         self.kernel: Callable[..., Tensor | None] | None = None
+        # The same for the inputs' gradients, all in one pass: (grad, *arguments) -> one for each input.
+        self.gradients: Callable[..., tuple[Tensor, ...] | None] | None = None
 
     def __call__(self, *arguments: Tensor | float) -> Tensor:
         wanted = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
         if torch.compiler.is_compiling():
             return self.flat.apply(*arguments) if wanted else self.evaluate(*arguments)
-        if wanted or transformed():
-            return self._function.apply(*arguments)
-        return self.evaluate(*arguments)
+        if transformed():
+            return self._transformable.apply(*arguments)
+        return self._recorded.apply(*arguments) if wanted else self.evaluate(*arguments)
 
     def evaluate(self, *arguments: Tensor | float) -> Tensor:
         """The value alone, without autograd."""
-        if self.kernel is not None and not torch.compiler.is_compiling() and not transformed():
+        if not torch.compiler.is_compiling() and self.kernel is not None and not transformed():
             fast = self.kernel(*arguments)
             if fast is not None:
                 return fast
@@ -147,10 +153,28 @@ class Composite:
         return result.to(dtype)
 
     @functools.cached_property
-    def _function(self) -> type[torch.autograd.Function]:
+    def _recorded(self) -> type[torch.autograd.Function]:
+        """For plain autograd: without `setup_context`, which makes PyTorch inspect a signature at every call, 8 µs."""
         composite = self
 
-        class Eager(torch.autograd.Function):
+        class Recorded(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *arguments: Any) -> Tensor:
+                _keep(ctx, arguments)
+                return composite.evaluate(*arguments)
+
+            @staticmethod
+            def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+                return composite._gradients(ctx, grad)
+
+        return Recorded
+
+    @functools.cached_property
+    def _transformable(self) -> type[torch.autograd.Function]:
+        """For torch.func's transforms and forward-mode derivatives."""
+        composite = self
+
+        class Transformable(torch.autograd.Function):
             generate_vmap_rule = True
 
             @staticmethod
@@ -164,11 +188,7 @@ class Composite:
 
             @staticmethod
             def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-                arguments = _kept(ctx)
-                return tuple(
-                    _reduced(composite.derivatives[i], grad, arguments, i) if needed else None
-                    for i, needed in enumerate(ctx.needs_input_grad)
-                )
+                return composite._gradients(ctx, grad)
 
             @staticmethod
             def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -177,7 +197,19 @@ class Composite:
                 parts = [composite.derivatives[i](tangents[i], *arguments) for i in moved]
                 return functools.reduce(torch.add, parts)
 
-        return Eager
+        return Transformable
+
+    def _gradients(self, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        arguments = _kept(ctx)
+        gradients = self.gradients if not any(ctx.needs_input_grad[self.inputs :]) else None
+        if gradients is not None and not torch.is_grad_enabled() and not transformed():
+            fast = gradients(grad, *arguments)
+            if fast is not None:
+                return *fast, *[None] * (len(arguments) - self.inputs)
+        return tuple(
+            _reduced(self.derivatives[i], grad, arguments, i) if needed else None
+            for i, needed in enumerate(ctx.needs_input_grad)
+        )
 
     @property
     def flat(self) -> type[torch.autograd.Function]:
@@ -217,7 +249,8 @@ def _plain(partial: Composite) -> Callable[..., Tensor]:
     def run(grad: Tensor, *arguments: Any) -> Tensor:
         working = torch.float64 if grad.dtype == torch.float64 else torch.float32
         cast = [a.to(working) if isinstance(a, Tensor) else a for a in (grad, *arguments)]
-        return code(_TABLES[working], *cast)
+        result = code(_TABLES[working], *cast)
+        return result if isinstance(result, Tensor) else torch.full_like(cast[0], result)
 
     return run
 

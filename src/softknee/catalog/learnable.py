@@ -42,10 +42,11 @@ ALPHA_P, ALPHA_N = math.log(math.expm1(0.8)), math.log(math.expm1(0.3))
     tags=("hidden", "llm", "learnable"),
 )
 def xielu(x, ops, *, alpha_p=ALPHA_P, alpha_n=ALPHA_N, beta=0.5, eps=-1e-6):
-    """Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1 − x) + beta·x below.
+    """Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
 
     αₚ = softplus(alpha_p) and αₙ = beta + softplus(alpha_n), both 0.8 at first: what is learned, and what checkpoints
     hold, stands before the softplus. eps keeps the published implementation's guard, a step of 8e-7 at 0.
     """
-    left = (beta + ops.softplus(alpha_n)) * (ops.expm1(ops.minimum(eps, x)) - x)
-    return ops.where(x > 0.0, ops.softplus(alpha_p) * x * x, left) + beta * x
+    excess = ops.softplus(alpha_n)
+    left = (beta + excess) * ops.expm1(ops.minimum(eps, x)) - excess * x
+    return ops.where(x > 0.0, x * (ops.softplus(alpha_p) * x + beta), left)

@@ -1,5 +1,6 @@
 """Bounded, S-shaped activations: gates, probabilities, caps."""
 
+from .shrinkage import tanhshrink
 from .spec import elementwise
 
 
@@ -41,9 +42,18 @@ def tanh(x, ops):
     return ops.tanh(x)
 
 
+def _softcap_stable(x, ops, *, cap):
+    # x where x/cap may be subnormal, whose lost bits cap would magnify. By cap: tanh u − u·sech²u, which cancels near 0
+    u, t = x / cap, ops.tanh(x / cap)
+    value = ops.with_slope(ops.where(ops.abs(x) < 1e-9 * cap, x, cap * t), x, ops.sech2(u))
+    by_cap = ops.where(ops.abs(u) < 1.0, u * t * t - tanhshrink.on(ops, u), t - u * ops.sech2(u))
+    return ops.with_slope(value, cap, by_cap)
+
+
 @elementwise(
     aliases=("softclamp", "scaled_tanh"),
     source="Bello et al. 2016, arXiv:1611.09940; Gemma 2 2024, arXiv:2408.00118",
+    stable=_softcap_stable,
     limits=(-30.0, 30.0),
     conditions=("0 < cap",),
     tags=("attention", "llm"),

@@ -5,9 +5,17 @@ import math
 from .spec import elementwise
 
 
+def _softplus_stable(x, ops, *, beta, threshold):
+    # The derivative with respect to beta, (u·σ(u) − softplus(u))/beta², cancels for u > 0; it is even in u.
+    size = ops.abs(beta * x)
+    slope = -(size * ops.sigmoid(-size) + ops.softplus(-size)) / beta / beta
+    return ops.where(beta * x > threshold, x, ops.with_slope(ops.softplus(beta * x) / beta, beta, slope))
+
+
 @elementwise(
     aliases=("smooth_relu",),
     source="Dugas et al. 2001, NeurIPS",
+    stable=_softplus_stable,
     limits=(0.0, math.inf),
     conditions=("0 < beta",),
     torch="softplus",
@@ -54,11 +62,11 @@ def sqrt_softplus(x, ops):
 
 
 def _squareplus_stable(x, ops, *, b):
-    # Left of 0 the sum cancels: (x + r)/2 = b/2/(r − x). Far out x² overflows, so r = |x|·√(1 + b/x²).
+    # Left of 0 the sum cancels: (x + r)/2 = b/2/(r − x). Far out x² and x + r overflow; there r = |x|·√(1 + b/x²).
     # The derivative is f/r, and its own b/(2r³).
     size = ops.abs(x)
     r = ops.where(size > 1.0, size * ops.sqrt(1.0 + b / x / x), ops.sqrt(x * x + b))
-    value = ops.where(x < 0.0, 0.5 * b / (r - x), 0.5 * (x + r))
+    value = ops.where(x < 0.0, 0.25 * b / (0.5 * r - 0.5 * x), 0.5 * x + 0.5 * r)
     return ops.with_slope(value, x, ops.with_slope(value / r, x, 0.5 * b / r / r / r))
 
 

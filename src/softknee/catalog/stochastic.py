@@ -11,7 +11,7 @@ from .spec import elementwise, normalizer
 @elementwise(
     source="Xu et al. 2015, arXiv:1505.00853",
     limits=(-math.inf, math.inf),
-    conditions=("lower <= upper",),
+    conditions=("-inf < lower", "lower <= upper", "upper < inf"),
     torch="rrelu",
     torch_module="RReLU",
     tags=("hidden", "cnn"),

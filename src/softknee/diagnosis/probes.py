@@ -623,10 +623,11 @@ class Probe:
 
 
 def _pure(activation: Activation | None) -> bool:
-    """Whether outputs follow from inputs: not where a parameter is learned (it moves, and may differ per unit)."""
+    """Whether outputs follow from inputs: not where they are drawn, or a parameter is learned (maybe per unit)."""
     return (
         activation is not None
         and activation.kind == "elementwise"
+        and not activation.stochastic
         and not any(parameter.learnable for parameter in activation.parameters.values())
     )
 

@@ -387,8 +387,9 @@ def _insert(report: Report, census: Census, findings: Findings) -> Repair | None
     chains = [collapse.paths for collapse in census.collapses if collapse.paths[-1] in {f.site for f in findings}]
     if not chains:
         return None
-    used = Counter(site.activation for site in census if site.role == "hidden" and site.activation)
-    activation = get(used.most_common(1)[0][0] if used else "gelu")
+    hidden = (site.definition for site in census if site.role == "hidden" and site.definition is not None)
+    used = Counter(activation for activation in hidden if activation.kind == "elementwise")
+    activation = used.most_common(1)[0][0] if used else get("gelu")
     # A chain of n affine maps lacks n - 1 activations, one behind each but the last.
     paths = tuple(dict.fromkeys(path for chain in chains for path in chain[:-1]))
     wrapped = f"nn.Sequential({_expression(paths[0])}, {_constructor(activation)})"
@@ -574,7 +575,9 @@ def _module(activation: Activation) -> nn.Module:
 
 def _constructor(activation: Activation) -> str:
     arguments = ", ".join(f"{name}={value!r}" for name, value in activation.torch_arguments.items())
-    arguments = arguments or ", ".join(f"{p.default:g}" for p in activation.parameters.values())
+    # PyTorch's constructors take numbers; what is learned starts at its own default, and no limit is no argument
+    numbers = (p.default for p in activation.parameters.values() if not p.learnable and math.isfinite(p.default))
+    arguments = arguments or ", ".join(f"{number:g}" for number in numbers)
     if activation.torch_module is not None:
         return f"nn.{activation.torch_module}({arguments})"
     return f"softknee.nn.Activation({activation.name!r})"

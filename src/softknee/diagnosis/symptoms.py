@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from softknee.diagnosis.measurements import ROWS_NEEDED, Measurement, median
+from softknee.diagnosis.probes import SATURATION_SLOPE
 from softknee.diagnosis.reports import Finding, SiteStatistics
 
 CALIBRATED = "calibrated on benchmarks/healthy.py"
@@ -831,10 +832,17 @@ def _chance(m: Measurement) -> float | None:
 
 
 def _bounded(site: SiteStatistics) -> bool:
-    """Whether the activation is flat on both sides."""
+    """Whether the activation is flat on both sides, and not by design where half of its inputs lie (relu6)."""
     if site.definition is None or site.definition.kind == "normalizer":
         return False
-    return all(math.isfinite(end) for end in site.definition.facts.range)
+    facts = site.definition.facts
+    usual = sum(_normal(high) - _normal(low) for low, high in facts.saturated(SATURATION_SLOPE))
+    return all(math.isfinite(end) for end in facts.range) and usual < SATURATED
+
+
+def _normal(z: float) -> float:
+    """P(Z < z) for Z ~ N(0, 1)."""
+    return (1 + math.erf(z / math.sqrt(2))) / 2
 
 
 def _deliberate(m: Measurement, paths: Sequence[str]) -> bool:

@@ -25,8 +25,8 @@ def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str], finite: Seq
     """Source of `def name(ops, *arguments)` that returns the roots' values (one alone, several as a tuple).
 
     arguments: no underscore in front, which is how the code's own names begin.
-    finite: arguments whose ±∞ is made finite first. A derivative's terms at ±∞ are 0·∞, while at a huge finite number
-    it already has its limit.
+    finite: arguments that are kept from overflow first (`ops.finite`). A derivative's terms at ±∞ may be 0·∞, while at
+    a huge finite number it already has its limit.
     """
     results = [rewritten(root) for root in roots]
     lines = [f"    {argument} = ops.finite({argument})" for argument in finite]

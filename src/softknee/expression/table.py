@@ -114,7 +114,7 @@ class OpTable:
         return a * self.erfc(u)
 
     def finite(self, a: Any) -> Any:
-        """`a` with ±∞ replaced by finite numbers 2⁸ below the largest, which leaves room for a few factors; NaN stays.
+        """`a` kept 2⁸ below the largest number, which leaves room for a few factors; NaN stays.
 
         Nothing to do where numbers have no end.
         """

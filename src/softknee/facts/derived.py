@@ -17,7 +17,7 @@ import numpy as np
 
 from ..catalog import Activation
 from ..errors import InputError
-from ..expression import Expr, compile_source, emit
+from ..expression import Expr, compile_source, emit, trace
 from ..expression.graph import walk
 from ..plain import plain
 
@@ -52,9 +52,9 @@ class Facts:
 
     @functools.cached_property
     def breakpoints(self) -> tuple[float, ...]:
-        """Where the definition changes its branch: the roots of what its comparisons, maxima and abs compare."""
+        """Where the formula changes its branch: the roots of what its comparisons, maxima and abs compare."""
         found: set[float] = set()
-        for node in walk(self.activation.expression):
+        for node in walk(_formula(self.activation)):
             if node.op in ("lt", "le", "gt", "ge", "maximum", "minimum"):
                 found.update(self._roots_of(node.args[0] - node.args[1]))
             elif node.op in ("abs", "sign"):
@@ -86,31 +86,44 @@ class Facts:
         return self._lowest(-1.0)
 
     def _lowest(self, sign: float) -> Point | None:
-        candidates = [*self.breakpoints, *_roots(lambda x: self.value(x, 1))]
-        ends = sign * self.value(np.array([-1e4, 1e4]))
+        candidates = [*self.breakpoints, *_roots(lambda x: self.value(x, 1), wide=True)]
         if not candidates:
             return None
         values = sign * self.value(candidates)
         # of equals, the one nearest to 0 is the one to show
-        value, _, x = min(zip(np.round(values, 14), np.abs(candidates), candidates, strict=True))
-        if not value <= ends.min() or not math.isfinite(value):
+        with np.errstate(over="ignore"):
+            value, _, x = min(zip(np.round(values, 14), np.abs(candidates), candidates, strict=True))
+        if not value <= min(sign * end for end in self.limits) or not math.isfinite(value):
             return None
         return Point(x, float(self.value(x)))
 
     @functools.cached_property
     def range(self) -> Interval:
         """Infimum and supremum of f."""
-        ends = self.value(np.array([-1e4, 1e4]))
-        growing = np.abs(self.value(np.array([-1e8, 1e8]))) > 2 * np.abs(ends) + 1
-        ends = np.where(growing, np.copysign(math.inf, ends), ends)
-        low = min([float(ends.min()), *([self.minimum.value] if self.minimum else [])])
-        high = max([float(ends.max()), *([self.maximum.value] if self.maximum else [])])
+        low = min([*self.limits, *([self.minimum.value] if self.minimum else [])])
+        high = max([*self.limits, *([self.maximum.value] if self.maximum else [])])
         return Interval(low, high)
 
     @functools.cached_property
+    def limits(self) -> tuple[float, float]:
+        """f(−∞) and f(+∞); where the definition gives NaN there, from how it grows."""
+        near, far, ends = self.value(np.array([-1e4, 1e4, -1e8, 1e8, -math.inf, math.inf])).reshape(3, 2)
+        grown = np.where(_grows(near, far), np.copysign(math.inf, far), far)
+        low, high = (np.where(np.isnan(ends), grown, ends) + 0.0).tolist()  # no −0
+        return low, high
+
+    @functools.cached_property
     def largest_derivative(self) -> Point:
-        """Where |f′| is largest, and f′ there (a supremum that is only approached is given at a distant point)."""
-        x = np.concatenate([_grid(), _roots(lambda x: self.value(x, 2))])
+        """Where |f′| is largest, and f′ there.
+
+        A supremum that is only approached is given at a distant point; where f′ grows without end (relu2, xielu), both
+        are infinite. A jump of f has no f′, and counts for nothing.
+        """
+        near, far = self.value(np.array([-1e4, 1e4, -1e8, 1e8]), 1).reshape(2, 2)
+        if _grows(near, far).any():
+            end = int(np.nanargmax(np.abs(far)))
+            return Point((-math.inf, math.inf)[end], math.copysign(math.inf, far[end]))
+        x = np.concatenate([_grid(), [-1e8, 1e8], _roots(lambda x: self.value(x, 2))])
         edges = np.array(self.breakpoints, dtype=float)
         x = np.concatenate([x, edges, edges, edges])
         at = x.copy()
@@ -118,26 +131,33 @@ class Facts:
         at[x.size - 2 * edges.size :] = np.concatenate([np.nextafter(edges, -math.inf), np.nextafter(edges, math.inf)])
         slopes = self.value(at, 1)
         # of equals, the one nearest to 0 is the one to show
-        order = np.lexsort((np.abs(x), -np.round(np.abs(slopes), 14)))
+        with np.errstate(over="ignore"):
+            order = np.lexsort((np.abs(x), -np.round(np.abs(slopes), 14)))
         return Point(float(x[order[0]]), float(slopes[order[0]]))
 
     @functools.cached_property
     def dead(self) -> tuple[Interval, ...]:
         """Intervals between breakpoints on which f′ is exactly 0 as a function, not by underflow."""
         edges = [-math.inf, *self.breakpoints, math.inf]
-        found = []
+        found: list[Interval] = []
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             left, right = (low if math.isfinite(low) else high - 4 if math.isfinite(high) else -4), high
             right = high if math.isfinite(high) else left + 4
             inside = np.linspace(left, right, 9)[1:-1]
-            if not self.value(inside, 1).any():
+            if self.value(inside, 1).any():
+                continue
+            # the formula may branch where nothing happens: |x| at 0, in a shrinkage
+            if found and found[-1].high == low and np.ptp(self.value([np.nextafter(low, -1e9), low, inside[0]])) == 0:
+                found[-1] = Interval(found[-1].low, high)
+            else:
                 found.append(Interval(low, high))
         return tuple(found)
 
     def saturated(self, epsilon: float = 1e-3) -> tuple[Interval, ...]:
         """Intervals in which |f′| < epsilon (dead ones included), found on a grid and refined."""
         # Apart: around a root of f′ each crosses 0 once, while |f′| − ε does so twice, perhaps between two grid points.
-        crossings = _roots(lambda x: self.value(x, 1) - epsilon) + _roots(lambda x: self.value(x, 1) + epsilon)
+        crossings = _roots(lambda x: self.value(x, 1) - epsilon, wide=True)
+        crossings += _roots(lambda x: self.value(x, 1) + epsilon, wide=True)
         crossings = [c for c in crossings if not any(abs(c - b) < 1e-9 for b in self.breakpoints)]
         edges = [-math.inf, *sorted([*self.breakpoints, *crossings]), math.inf]
         found: list[Interval] = []
@@ -197,7 +217,7 @@ class Facts:
         """All of them, as plain JSON types."""
         points = {"minimum": self.minimum, "maximum": self.maximum, "largest_derivative": self.largest_derivative}
         return plain(
-            {"range": self.range}
+            {"range": self.range, "limits": self.limits}
             | {name: None if point is None else point._asdict() for name, point in points.items()}
             | {
                 "breakpoints": self.breakpoints,
@@ -232,6 +252,18 @@ def _cached(activation: Activation, parameters: tuple[tuple[str, float], ...]) -
     return Facts(activation, dict(parameters))
 
 
+def _grows(near: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """Whether a function grows without end, from its values at 1e4 and at 1e8."""
+    return np.abs(far) > 2 * np.abs(near) + 1
+
+
+def _formula(activation: Activation) -> Expr:
+    """What is defined, not the form that is stable in floating point, whose branches are no feature of the function."""
+    if activation.stable is None:
+        return activation.expression
+    return trace(activation.formula, activation.inputs, activation.parameters, activation.name)
+
+
 def _inverse_root(value: float) -> float:
     return 1 / math.sqrt(value) if value else math.inf
 
@@ -259,7 +291,10 @@ def _roots(function: Callable[[Any], np.ndarray], wide: bool = False) -> list[fl
     # A flat stretch of zeros ends in a breakpoint, which is found by itself; only + to − and − to + are roots.
     crossing = np.flatnonzero(sign[:-1] * sign[1:] < 0)
     low, high, left = x[crossing], x[crossing + 1], sign[crossing]
-    while ((low < (middle := (low + high) / 2)) & (middle < high)).any():
+    for _ in range(200):  # a root at 0 would be sought through all exponents
+        middle = (low + high) / 2
+        if not ((low < middle) & (middle < high)).any():
+            break
         before = np.sign(function(middle)) == left
         low, high = np.where(before, middle, low), np.where(before, high, middle)
     return sorted({*roots, *map(float, high)})

@@ -78,7 +78,7 @@ class Site:
         """The activation with its parameters, as one would write it: `leaky_relu(negative_slope=0.2)`."""
         if self.activation is None:
             return "unknown"
-        settings = ", ".join(f"{k}={v:g}" for k, v in self.parameters.items())
+        settings = ", ".join(f"{k}={v}" if isinstance(v, bool) else f"{k}={v:g}" for k, v in self.parameters.items())
         return f"{self.activation}({settings})" if settings else self.activation
 
     def __str__(self) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..catalog import Activation, activations
+from ..catalog import Activation, activations, get
 from ..errors import InputError
+from ..expression import trace
 from ..expression.graph import walk
 from .matching import Match, match, probes
 from .tracing import Reference, Step, Trace, mapped, references
@@ -70,9 +70,9 @@ def pointwise(step: Step) -> bool:
     return name != "dropout" and _tagged({"clip": "clamp", "greater": "gt", "less": "lt"}.get(name, name))
 
 
-def _kin(activation: Activation | None) -> tuple[Activation, ...]:
-    """What scaling may make of an activation: those of the same primitives, if there are any but itself."""
-    if activation is None or activation.kind != "elementwise" or activation.stochastic:
+def _kin(activation: Activation) -> tuple[Activation, ...]:
+    """What linear steps around an activation may make of it: those of the same primitives, if any but itself."""
+    if activation.kind != "elementwise" or activation.stochastic:
         return ()
     own = _primitives(activation)
     kin = tuple(a for a in activations() if a.kind == "elementwise" and _primitives(a) == own)
@@ -81,7 +81,14 @@ def _kin(activation: Activation | None) -> tuple[Activation, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _primitives(activation: Activation) -> frozenset[str]:
-    return frozenset(node.op for node in walk(activation.expression)) - _ARITHMETIC
+    if activation.stochastic:
+        return frozenset()
+    formula = trace(activation.formula, activation.inputs, activation.parameters)
+    return frozenset(node.op for node in walk(formula)) - _ARITHMETIC
+
+
+# −(bending steps), steps, first value, last value, the steps
+_Candidate = tuple[int, int, int, int, list[Step]]
 
 
 class Regions:
@@ -158,10 +165,10 @@ class Regions:
         bending = [s for s in steps if not self.linear(s)]
         if not bending:
             return
-        if len(bending) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
-            yield self._single(bending[0], steps)
+        if len(steps) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
+            yield self._single(bending[0])
             return
-        candidates = []
+        candidates: list[_Candidate] = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]
         for step in steps:
             if not self.trace.values[step.outputs[0]].dtype.is_floating_point:
@@ -183,50 +190,44 @@ class Regions:
             if taken.intersection(bends):  # linear steps may serve two cores; bending ones belong to one
                 continue
             if len(inside) == 1 and inside[0].call is not None:
-                core = self._single(inside[0], steps)
+                core = self._single(inside[0])
             else:
                 found = self.match((first,), last, inside)
                 if found is None or found.activation in (None, "identity"):
                     continue
                 core = Core(first, last, tuple(s.index for s in inside), found)
             taken.update(bends)
-            chosen.append(core)
+            chosen.append(self._widened(core, bends, candidates))
         unknown = self._unknown(root, steps, candidates, taken)
         if unknown is not None:
             chosen = [core for core in chosen if not set(core.steps) & set(unknown.steps)] + [unknown]
         yield from sorted(chosen, key=lambda c: c.steps[-1])
 
-    def _single(self, step: Step, steps: list[Step]) -> Core:
-        """A call of a known activation; with the scaling around it, where that is another: `30 * tanh(x / 30)`."""
-        trace = self.trace
-        (first,), (last,) = trace.varying(step), step.outputs
-        alone = Core(first, last, (step.index,), None)
-        assert step.call is not None
-        kin = _kin(step.call.activation)
-        if not kin:
-            return alone
-        firsts, lasts = [first], [last]
-        for each in reversed(steps):
-            if each.outputs[0] == firsts[-1] and self.linear(each):
-                firsts.append(trace.varying(each)[0])
-        for each in steps:
-            if self.linear(each) and trace.varying(each) == (lasts[-1],):
-                lasts.append(each.outputs[0])
-        # the widest first
-        for first, last in sorted(itertools.product(firsts, lasts), key=lambda ends: (ends[0], -ends[1])):
-            inside = self._between((first,), last) or []
-            if all(s is step or trace.hands_on(s) for s in inside):
+    def _single(self, step: Step) -> Core:
+        return Core(self.trace.varying(step)[0], step.outputs[0], (step.index,), None)
+
+    def _widened(self, core: Core, bends: list[int], candidates: list[_Candidate]) -> Core:
+        """The core with the linear steps around it, where that is another activation: `30 * tanh(x / 30)`."""
+        call = self.trace.steps[bends[0]].call
+        if core.found is not None:
+            name, parameters = core.found.activation, core.found.parameters
+        else:
+            assert call is not None
+            name, parameters = call.name, call.parameters
+        activation = call.activation if core.found is None and call is not None else get(str(name))
+        kin = () if activation is None else _kin(activation)
+        wider = [c for c in candidates if len(c[4]) > len(core.steps)] if kin else []
+        for _, _, first, last, inside in sorted(wider, key=lambda c: -c[1]):
+            if [s.index for s in inside if not self.linear(s)] != bends:
+                continue
+            if all(s.index in core.steps or self.trace.hands_on(s) for s in inside):
                 continue
             found = self.match((first,), last, inside, kin)
-            if found is None or found.activation is None:
-                continue
-            if (found.activation, found.parameters) != (step.call.name, step.call.parameters):
+            if found is not None and found.activation and (found.activation, found.parameters) != (name, parameters):
                 return Core(first, last, tuple(s.index for s in inside), found)
-        return alone
+        return core
 
-    def _unknown(
-        self, root: int, steps: list[Step], candidates: list[tuple[int, int, int, int, list[Step]]], taken: set[int]
-    ) -> Core | None:
+    def _unknown(self, root: int, steps: list[Step], candidates: list[_Candidate], taken: set[int]) -> Core | None:
         """What bends like an activation where one would stand, but is none that the catalog knows: `relu(x)³`."""
         if not self._fed(root):
             return None

@@ -51,6 +51,9 @@ def qualified(symbol: Any) -> str:
             return f"{namespace.__name__}.{name}"
     if hasattr(torch.Tensor, name) and type(symbol).__name__ in ("method_descriptor", "wrapper_descriptor"):
         return f"torch.Tensor.{name}"
+    for spelling, function in vars(nn.functional).items():  # F.logsigmoid is a builtin of another name
+        if function is symbol:
+            return f"torch.nn.functional.{spelling}"
     home = getattr(symbol, "__module__", None)
     return f"{home}.{getattr(symbol, '__qualname__', name)}" if home else name
 
@@ -176,7 +179,7 @@ def _parameters(activation: Any, value: Callable[[str], Any]) -> dict[str, float
                 continue
             given = given.detach().double().mean().item()
         if isinstance(given, (int, float)):
-            found[name] = float(given)
+            found[name] = bool(given) if isinstance(parameter.default, bool) else float(given)
     return found
 
 

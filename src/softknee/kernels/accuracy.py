@@ -4,10 +4,10 @@ The figures stand in `accuracy.json`, written by `tools/accuracy.py`: the table 
 paths (`paths.py`) and the tests' bounds are all read from there. Elementwise activations are measured at chosen points,
 gated ones and normalizers at random ones.
 
-    f        |error| in ULPs of the exact value, wherever that is a normal number (half precision: everywhere)
-    f′, f″   |error| in ULPs of max(|exact|, 2⁻⁴), since a root has no relative accuracy; a normalizer's f too
-    lost     the input nearest to 0 at which the result is 0, of the wrong sign or not finite, although the exact one is
-             a normal number and no root is near
+An error is stated in units of ulp(f) + |x·f′|·ε, what rounding the input once may do to the result; of derivatives in
+units of ulp(max(|f′|, 2⁻⁴)) + |x·f″|·ε, since a root has no relative accuracy. In half precision the unit is the ULP
+alone. A value is lost where the result is 0, of the wrong sign or not finite, although the exact one is a normal number
+and no root is near; also at ±∞.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..backends import table
 from ..backends.torch import Composite
 from ..catalog import Activation
 from ..errors import InputError
-from . import dispatch, tables
+from . import cpu, dispatch, tables
 from .paths import Figure
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -36,7 +36,8 @@ Evaluate = Callable[..., Tensor]
 def settings(activation: Activation) -> list[dict[str, float]]:
     """The parameters to measure at: the defaults, and all finite ones moved, so far as their conditions allow."""
     given = {name: p.default for name, p in activation.parameters.items() if not isinstance(p.default, bool)}
-    moved = {name: 1.3 * value + 0.05 for name, value in given.items() if math.isfinite(value)}
+    # in eighths, which every dtype holds: the parameter's own rounding is not the activation's error
+    moved = {name: round(10.4 * value + 1) / 8 for name, value in given.items() if math.isfinite(value)}
     try:
         activation.resolve(moved)
     except InputError:
@@ -55,10 +56,10 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
         return [(activation.defaults | parameters)[name] for name in activation.parameters]
 
     def by_composite(x: Tensor, order: int, **parameters: float) -> Tensor:
-        return _differentiated(lambda v: composite(v, *values(parameters)), x, order)
+        return differentiated(lambda v: composite(v, *values(parameters)), x, order)
 
     def by_native(x: Tensor, order: int, **parameters: float) -> Tensor:
-        return _differentiated(lambda v: dispatch.native(activation, v, activation.resolve(parameters)), x, order)
+        return differentiated(lambda v: dispatch.native(activation, v, activation.resolve(parameters)), x, order)
 
     def by_table(x: Tensor, order: int, **parameters: float) -> Tensor:
         if order > 1:
@@ -71,7 +72,20 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
         exact = tables.apply(key, lambda wide: slope.compute(torch.ones_like(wide), wide, *given), x, torch.float32)
         return exact.to(x.dtype)
 
+    def by_kernel(x: Tensor, order: int, **parameters: float) -> Tensor:
+        if order > 1:
+            return by_composite(x, order, **parameters)
+        given = values(parameters)
+        if order == 0:
+            result = cpu.forward(activation, x, *given)
+        else:
+            result = (cpu.derivatives(activation, torch.ones_like(x), x, *given) or [None])[0]
+        assert result is not None
+        return result
+
     found["composite"] = by_composite
+    if cpu.takes(activation, dtype):
+        found["kernel"] = by_kernel
     if dtype in tables.HALVES:
         found["table"] = by_table
     if activation.torch is not None:
@@ -79,7 +93,8 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
     return found
 
 
-def _differentiated(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
+def differentiated(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
+    """f, f′ or f″ at `x` by autograd."""
     x = x.detach().requires_grad_(order > 0)
     y = function(x)
     for left in range(order, 0, -1):
@@ -98,20 +113,23 @@ def worst(activation: Activation, evaluate: Evaluate, dtype: torch.dtype, order:
         except (RuntimeError, NotImplementedError):
             return Figure(math.inf, 0.0, 0.0)
     largest = max(found, key=lambda f: f.ulp)
-    lost = [f.lost for f in found if f.lost is not None]
+    lost = [f.lost for f in found if f.lost is not None] + _lost_at_the_ends(activation, evaluate, dtype, order)
     return Figure(largest.ulp, largest.at, min(lost, key=abs) if lost else None)
 
 
-def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1_000_000) -> Figure:
-    """The error of a gated activation (order 1: both partial derivatives) or a normalizer, over random inputs."""
+def joint(
+    activation: Activation, dtype: torch.dtype, order: int, count: int = 1_000_000, kernel: bool = False
+) -> Figure:
+    """The error of a gated activation (order 1: both partial derivatives), by its composite or its kernel, or of a
+    normalizer, over random inputs."""
     generator = torch.Generator().manual_seed(0)
     if activation.kind == "normalizer":
         x = (3 * torch.randn(count // 32, 32, generator=generator)).to(dtype)
-        given = {"generator": generator.clone_state()} if activation.stochastic else {}
+        given: dict[str, Any] = {"generator": generator.clone_state()} if activation.stochastic else {}
         noise = [dispatch.noise_like(x, generator).numpy().astype(np.longdouble)] if activation.stochastic else []
         got = dispatch.call(activation, x, dim=-1, **given)
         truth = activation.on(table("numpy"), x.double().numpy().astype(np.longdouble), *noise).astype(np.float64)
-        return error(truth.ravel(), np.zeros(x.numel()), got.ravel(), x.ravel(), FLOOR)
+        return error(truth.ravel(), np.ones(x.numel()), got.ravel(), x.ravel(), FLOOR)
     count = count if dtype != torch.float64 else 500
     pair = [v.to(dtype) for v in 3 * torch.randn(2, count, generator=generator, dtype=torch.float64)]
     apart = torch.ones(count, dtype=torch.bool)
@@ -120,8 +138,7 @@ def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1
             apart &= (v.double().abs() - abs(kink)).abs() > 1e-9
     pair = [v[apart].requires_grad_(order > 0) for v in pair]
     at = pair[0].detach()
-    y = dispatch.call(activation, *pair)
-    results = torch.autograd.grad(y.sum(), pair) if order else [y]
+    results = _joint_results(activation, pair, order, kernel)
     found = []
     other = np.maximum(1.0, np.abs(pair[1].detach().double().numpy()))
     for name, got in zip(activation.inputs, results, strict=False):
@@ -132,11 +149,30 @@ def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1
     return max(found, key=lambda f: f.ulp)
 
 
+def _joint_results(activation: Activation, pair: list[Tensor], order: int, kernel: bool) -> list[Tensor]:
+    values = tuple(activation.defaults.values())
+    if kernel:
+        with torch.no_grad():
+            ones = torch.ones_like(pair[0])
+            found = cpu.derivatives(activation, ones, *pair, *values) if order else [cpu.forward(activation, *pair, *values)]
+        return [result for result in found or () if result is not None]
+    y = Composite(activation.expression, activation.names, 2, values)(*pair, *values)
+    return list(torch.autograd.grad(y.sum(), pair)) if order else [y]
+
+
 def _joint_exact(activation: Activation, pair: list[Tensor], order: int, wrt: str) -> np.ndarray:
     arrays = [v.detach().double().numpy() for v in pair]
     if pair[0].dtype != torch.float64:
         return np.asarray(activation.derivative(*arrays, order=order, wrt=wrt))
     return np.array([_with_digits(activation, point, order, {}, wrt) for point in zip(*arrays, strict=True)])
+
+
+def _lost_at_the_ends(activation: Activation, evaluate: Evaluate, dtype: torch.dtype, order: int) -> list[float]:
+    """±∞ where the definition has a value there and `evaluate` has not."""
+    ends = torch.tensor([-math.inf, math.inf], dtype=dtype)
+    truth = np.asarray(activation.derivative(ends.double().numpy(), order=order))
+    missing = np.isnan(evaluate(ends, order).double().numpy()) & ~np.isnan(truth)
+    return [end for end, missed in zip(ends.tolist(), missing, strict=True) if missed]
 
 
 # What is stated is rounded up, so that another processor's last bit does not break it.
@@ -167,14 +203,15 @@ def points(activation: Activation, dtype: torch.dtype, stride: int = 4001) -> Te
         rng = np.random.default_rng(0)
         spread = np.exp(rng.uniform(-40, 7, 500)) * rng.choice([-1, 1], 500)
         x = torch.tensor([*near, *spread, *rng.normal(0, 3, 400), *tails[::120] * 6], dtype=dtype)
-    return x[x.isfinite()]
+    return x[x.abs() < torch.finfo(dtype).max / 256]
 
 
 def exact(activation: Activation, x: Tensor, order: int, **parameters: float) -> np.ndarray:
     """f, f′ or f″ at `x` as float64; for float64 itself from mpmath."""
     if x.dtype == torch.float64:
         return np.array([_with_digits(activation, (value,), order, parameters) for value in x.tolist()])
-    return np.asarray(activation.derivative(x.double().numpy(), order=order, **parameters))
+    given: dict[str, Any] = dict(parameters)
+    return np.asarray(activation.derivative(x.double().numpy(), order=order, **given))
 
 
 def _with_digits(
@@ -189,10 +226,14 @@ def _with_digits(
         inputs = [*point[:place], value, *point[place + 1 :]]
         return mpmath.mpf(activation.on(table("mpmath"), *map(mpmath.mpf, inputs), **given))
 
-    # 1 + tanh(u) keeps its digits down to the smallest double with 360 of them
-    with mpmath.workdps(360 if max(map(abs, point)) > 15 else 60):
-        value = mpmath.mpf(point[place])
-        return float(mpmath.diff(along, value, order) if order else along(value))
+    # 1 + tanh(u) keeps its digits down to the smallest double with 360
+    for digits in (60, 360):
+        with mpmath.workdps(digits):
+            at = mpmath.mpf(point[place])
+            value = mpmath.diff(along, at, order) if order else along(at)
+        if abs(value) > 1e-25:
+            break
+    return float(value)
 
 
 def figure(
@@ -204,24 +245,28 @@ def figure(
         # what a derivative is at a kink is a convention, and the oracle's differences straddle it
         for kink in activation.facts.breakpoints:
             x = x[(x.double() - kink).abs() > 1e-9]
-    next_one = activation.derivative(x.double().numpy(), order=order + 1, **dict[str, Any](parameters))
+    given: dict[str, Any] = dict(parameters)
+    next_one = activation.derivative(x.double().numpy(), order=order + 1, **given)
     truth = exact(activation, x, order, **parameters)
     return error(truth, np.asarray(next_one), evaluate(x, order, **parameters), x, FLOOR if order else 0.0)
 
 
 def error(truth: np.ndarray, slope: np.ndarray, got: Tensor, x: Tensor, floor: Any) -> Figure:
-    """The largest error of `got` against `truth` at `x`, in ULPs of max(|truth|, floor); `slope` is `truth`'s derivative.
+    """The largest error of `got` against `truth`, whose derivative is `slope`, at `x`.
 
     Without a floor only normal numbers count (of half precision subnormal ones too).
     """
     info = torch.finfo(x.dtype)
-    smallest = info.tiny * info.eps if x.dtype in (torch.bfloat16, torch.float16) else info.tiny
+    half = x.dtype in tables.HALVES
+    smallest = info.tiny * info.eps if half else info.tiny
     values, at, size = got.double().numpy(), x.double().numpy(), np.abs(truth)
     representable = np.isfinite(truth) & (size <= info.max)  # beyond it, infinity is right
     judged = representable & ((size >= smallest) | (np.asarray(floor) > 0))
     with np.errstate(all="ignore"):
         exponent = np.frexp(np.maximum(size, np.maximum(floor, smallest)))[1] - 1
         unit = np.ldexp(info.eps, np.maximum(exponent, round(math.log2(info.tiny))))
+        if not half:
+            unit = unit + np.abs(at * slope) * info.eps
         distance = np.where(judged, np.abs(values - truth) / unit, 0.0)
         distance = np.where(np.isnan(distance), np.inf, distance)
         # near a root zero and sign are a matter of rounding x

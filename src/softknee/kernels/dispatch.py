@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
-from . import tables
-from .paths import Path, choose
+from . import cpu, tables
+from .paths import Path, choose, uncompiled
 
 
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
@@ -37,7 +38,10 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
             both, forward = _shortcut(activation, x.dtype, x.device.type)
             op = both if x.requires_grad and torch.is_grad_enabled() else forward
             if op is not None:
-                return op(x)
+                try:
+                    return op(x)
+                except (RuntimeError, IndexError, TypeError) as error:
+                    raise _refusal(activation, inputs, parameters) or error from None
     if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
         given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
         raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
@@ -45,22 +49,31 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
         raise InputError(f"{activation.name} is {activation.kind} and does not work in place")
     if inplace:
         # The copy keeps what backward needs, which this call is about to overwrite.
-        x = inputs[0].clone() if torch.is_grad_enabled() and inputs[0].requires_grad else inputs[0]
-        return inputs[0].copy_(_out_of_place(activation, (x, *inputs[1:]), parameters))
-    return _out_of_place(activation, inputs, parameters)
+        leaves = (inputs[0], *parameters.values())
+        recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in leaves)
+        x = inputs[0].clone() if recorded else inputs[0]
+        return inputs[0].copy_(_explained(activation, (x,), parameters))
+    return _explained(activation, inputs, parameters)
 
 
 def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     """The path that `activation(*inputs, **parameters)` takes, and why; nothing is computed."""
     _check(activation, inputs)
-    resolved = activation.resolve({k: v for k, v in parameters.items() if k in activation.parameters})
-    chosen = choose(activation, inputs[0].dtype, inputs[0].device.type)
+    parameters = dict(parameters)
+    training = parameters.pop("training", False) if activation.stochastic else False
+    for word in ("dim", "dtype") if activation.kind == "normalizer" else ("inplace",):
+        parameters.pop(word, None)
+    if activation.stochastic:
+        parameters.pop("generator", None)
+    resolved = activation.resolve(parameters)
+    looked_into = torch.compiler.is_compiling() or transformed()
+    chosen = (uncompiled if looked_into else choose)(activation, inputs[0].dtype, inputs[0].device.type)
     if activation.kind == "normalizer":
         return chosen
-    if torch.compiler.is_compiling() or transformed():
+    if looked_into:
         native = chosen.forward == chosen.backward == "native" and not transformed()
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
-    if activation.stochastic and parameters.get("training"):
+    if training:
         return Path("composite", "composite", "it draws its own noise")
     tensors = [name for name, value in resolved.items() if isinstance(value, Tensor)]
     if tensors and not (chosen.forward == "native" and _native_takes(activation, inputs[0], resolved)):
@@ -70,17 +83,65 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
 
 @functools.cache
 def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    """PyTorch's op at the defaults, where it serves with autograd, and where it serves without; None where it does
-    not."""
-    if activation.kind != "elementwise" or not dtype.is_floating_point or activation.torch is None:
+    """PyTorch's op at the defaults, where it serves with autograd, and it or the kernel, where that serves without; None
+    where none does."""
+    if activation.kind != "elementwise" or not dtype.is_floating_point:
         return None, None
     chosen = choose(activation, dtype, device)
+    if chosen.forward == "kernel" and (found := cpu.operators(activation)) is not None:
+        values = tuple(activation.defaults.values())
+        kernel = found[0]
+        return None, (lambda x: kernel(x, *values)) if values else kernel
+    if activation.torch is None:
+        return None, None
     if chosen.forward != "native" or any(p.learnable for p in activation.parameters.values()):
         return None, None
     function = getattr(torch.nn.functional, activation.torch)
-    given = {**activation.torch_arguments, **activation.defaults}
+    given = _native_arguments(activation, activation.defaults)
     op = functools.partial(function, **given) if given else function
     return op if chosen.backward == "native" else None, op
+
+
+def _explained(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
+    try:
+        return _out_of_place(activation, inputs, parameters)
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise _refusal(activation, inputs, parameters) or error from None
+
+
+def _refusal(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> InputError | None:
+    """What PyTorch refused, in the words of the call: a layout, an option, shapes that do not broadcast. Looked into
+    only once something failed, so that a call that is right pays nothing for it."""
+    name, x = activation.name, inputs[0]
+    for word, v in zip(activation.inputs, inputs, strict=True):
+        if v.layout is not torch.strided or v.is_nested:
+            layout = "nested" if v.is_nested else str(v.layout).removeprefix("torch.")
+            mend = (
+                "to_dense()" if not v.is_nested else "values()" if v.layout is torch.jagged else "to_padded_tensor(…)"
+            )
+            return InputError(f"{name}: {word} must be a dense tensor, got one of layout {layout}; pass its {mend}")
+    for option, kind, right in (("dtype", torch.dtype, "a torch.dtype"), ("generator", torch.Generator, "a generator")):
+        value = parameters.get(option)
+        if value is not None and not isinstance(value, kind):
+            return InputError(f"{name}: {option} must be {right}, got {value!r}")
+    if activation.kind == "normalizer":
+        dim, limit = parameters.get("dim", activation.dim), max(x.ndim, 1)
+        if not isinstance(dim, int) or not -limit <= dim < limit:
+            return InputError(
+                f"{name}: dim={dim!r} does not fit an input of shape {tuple(x.shape)}; it must be a whole number "
+                f"from {-limit} to {limit - 1}"
+            )
+    given = list(zip(activation.inputs, inputs, strict=True))
+    given += [(p, _channelled(activation, p, v, x)) for p, v in parameters.items() if isinstance(v, Tensor)]
+    for i, (word, v) in enumerate(given):
+        for other, w in given[:i]:
+            try:
+                torch.broadcast_shapes(v.shape, w.shape)
+            except RuntimeError:
+                return InputError(
+                    f"{name}: {other} of shape {tuple(w.shape)} and {word} of shape {tuple(v.shape)} do not broadcast"
+                )
+    return None
 
 
 def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
@@ -99,8 +160,11 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
 
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
     x = inputs[0]
+    values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
-        chosen = choose(activation, x.dtype, x.device.type)
+        # what a compiler looks into has no kernels
+        looked_into = torch.compiler.is_compiling()
+        chosen = (_uncompiled if looked_into else _chosen)(activation, x.dtype, x.device.type)
         if chosen.forward == "native" and _native_takes(activation, x, resolved):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
@@ -108,24 +172,24 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
             if (chosen.backward == "native" or not (recorded or torch.compiler.is_compiling())) and not transformed():
                 return native(activation, x, resolved)
     composite = activation.composite
-    if composite.kernel is None:
+    if not torch.compiler.is_compiling() and composite.kernel is None:
         attach(activation)
-    if not resolved:
-        return composite(*inputs)
-    values = [_channelled(activation, name, resolved[name], x) for name in activation.parameters]
     return composite(*inputs, *values)
 
 
 def native(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tensor:
     """PyTorch's own op."""
-    function = getattr(torch.nn.functional, str(activation.torch))
-    given = {
-        name: torch.tensor([value], dtype=x.dtype, device=x.device)
-        if activation.parameters[name].learnable and not isinstance(value, Tensor)
-        else value
-        for name, value in resolved.items()
-    }
-    return function(x, **activation.torch_arguments, **given)
+    given = _native_arguments(activation, resolved)
+    for name, value in given.items():
+        if not isinstance(value, Tensor) and name in activation.parameters and activation.parameters[name].learnable:
+            given[name] = torch.tensor([value], dtype=x.dtype, device=x.device)
+    return getattr(torch.nn.functional, str(activation.torch))(x, **given)
+
+
+def _native_arguments(activation: Activation, resolved: dict[str, Any]) -> dict[str, Any]:
+    # softplus without a threshold is PyTorch's with its default, which guards against overflow where ours needs none
+    finite = {name: value for name, value in resolved.items() if isinstance(value, Tensor) or not math.isinf(value)}
+    return {**activation.torch_arguments, **finite}
 
 
 def _native_takes(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> bool:
@@ -144,10 +208,34 @@ def attach(activation: Activation) -> None:
         activation.composite.derivatives[0].kernel = functools.partial(_derivative, activation)
         activation.composite.kernel = functools.partial(_forward, activation)
     else:
-        activation.composite.kernel = _nothing
+        activation.composite.gradients = functools.partial(_gated_gradients, activation)
+        activation.composite.kernel = functools.partial(_gated, activation)
 
 
-def _nothing(*arguments: Any) -> None:
+def _chosen(activation: Activation, dtype: torch.dtype, device: str) -> Path:
+    return choose(activation, dtype, device)
+
+
+def _uncompiled(activation: Activation, dtype: torch.dtype, device: str) -> Path:
+    return uncompiled(activation, dtype, device)
+
+
+for _choice in (_chosen, _uncompiled):  # Dynamo runs them, and does not follow the cache
+    _choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _gated(activation: Activation, gate: Tensor, up: Tensor, *values: Any) -> Tensor | None:
+    if choose(activation, gate.dtype, gate.device.type).forward == "kernel":
+        return cpu.forward(activation, gate, up, *values)
+    return None
+
+
+def _gated_gradients(
+    activation: Activation, grad: Tensor, gate: Tensor, up: Tensor, *values: Any
+) -> tuple[Tensor, ...] | None:
+    same = grad.shape == gate.shape == up.shape
+    if same and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
+        return cpu.derivatives(activation, grad, gate, up, *values)
     return None
 
 
@@ -155,6 +243,8 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     if any(isinstance(value, Tensor) for value in values):
         return None
     chosen = choose(activation, x.dtype, x.device.type)
+    if chosen.forward == "kernel":
+        return cpu.forward(activation, x, *values)
     if chosen.forward == "table":
         return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
     if chosen.forward == "native":
@@ -165,6 +255,10 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
 
 def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
     """grad·f′(x)"""
+    if choose(activation, x.dtype, x.device.type).backward == "kernel" and grad.shape == x.shape:
+        found = cpu.derivatives(activation, grad, x, *values)
+        if found is not None:
+            return found[0]
     half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype
     if not half or grad.shape != x.shape or any(isinstance(value, Tensor) for value in values):
         return None
@@ -198,6 +292,8 @@ def _sampled(
     generator: torch.Generator | None = None,
     **parameters: Any,
 ) -> Tensor:
+    if not isinstance(training, bool):
+        raise InputError(f"{activation.name}: training must be True or False, got {training!r}")
     resolved = activation.resolve(parameters)
     if not training:
         return _computed(activation, (x,), resolved)
@@ -211,7 +307,9 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     Without a generator they come from PyTorch's, whose state activation checkpointing restores.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    noise = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
+    # passed only where given: no graph of symbolic shapes takes the argument
+    given: dict[str, Any] = {} if generator is None else {"generator": generator}
+    noise = torch.rand(x.shape, dtype=dtype, device=x.device, **given)
     # rand includes 0, where a logarithm is infinite: half its grid's step instead
     return noise.clamp(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
 
@@ -230,8 +328,17 @@ def settled(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> di
 
 
 def _channelled(activation: Activation, name: str, value: Any, x: Tensor) -> Any:
-    if isinstance(value, Tensor) and value.ndim == 1 and activation.parameters[name].learnable:
+    if not isinstance(value, Tensor) or not value.ndim:
+        return value
+    if value.ndim == 1 and activation.parameters[name].learnable:
         return per_channel(activation, name, value, x)
+    try:
+        torch.broadcast_shapes(value.shape, x.shape)
+    except RuntimeError:
+        raise InputError(
+            f"{activation.name}: {name} of shape {tuple(value.shape)} does not broadcast with the input's "
+            f"{tuple(x.shape)}"
+        ) from None
     return value
 
 

@@ -1,5 +1,6 @@
 """Which path a call takes, and why.
 
+    kernel      softknee's compiled kernels on the CPU, where they are measured exact and no slower than PyTorch's op
     native      PyTorch's own op, where its measured error is no larger than the entry's own (or than 4 ULPs) and it
                 loses no value: at the dtype, on the CPU that `accuracy.json` names; elsewhere only what is exact
     table       half precision on the CPU: f and f′ looked up, correctly rounded, wherever native is not both exact
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from ..catalog import Activation
+from . import cpu
 from .tables import HALVES
 
 ENOUGH = 4.0
@@ -39,15 +41,22 @@ class Figure:
 
 @dataclass(frozen=True)
 class Path:
-    """How a call is computed: `forward` and `backward` are each "native", "table" or "composite"."""
+    """How a call is computed: `forward` and `backward` are each "kernel", "native", "table" or "composite"."""
 
     forward: str
     backward: str
     reason: str
 
+    @property
+    def way(self) -> str:
+        """In a word, or two where they differ: "native, derivative composite"."""
+        return self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
+
+    def to_dict(self) -> dict[str, str]:
+        return {"forward": self.forward, "backward": self.backward, "reason": self.reason}
+
     def __str__(self) -> str:
-        way = self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
-        return f"{way}: {self.reason}"
+        return f"{self.way}: {self.reason}"
 
 
 @functools.cache
@@ -64,14 +73,14 @@ def figures(activation: Activation, dtype: torch.dtype, path: str) -> list[Figur
     if path not in rows:
         return None
     found = [rows[path][order] for order in ORDERS if order in rows[path]]
-    return [Figure(math.inf if ulp is None else ulp, at, lost) for ulp, at, lost in found]
+    return [Figure(float(ulp), float(at), None if lost is None else float(lost)) for ulp, at, lost in found]
 
 
 def promised(activation: Activation, dtype: torch.dtype) -> list[Figure]:
     """The figures of f, f′, f″ on the path that a call takes on a CPU."""
     chosen = choose(activation, dtype)
     if activation.kind != "elementwise":
-        return figures(activation, dtype, "joint") or []
+        return figures(activation, dtype, "kernel" if chosen.forward == "kernel" else "joint") or []
     forward, backward = (figures(activation, dtype, way) or [] for way in (chosen.forward, chosen.backward))
     return [*forward[:1], *backward[1:]]
 
@@ -87,8 +96,41 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     PyTorch's own function takes as tensors (PReLU's weight)."""
     if activation.kind == "normalizer":
         return Path("native", "native", "PyTorch's reductions, around what the definition adds")
-    own = "table" if dtype in HALVES and device == "cpu" and activation.kind == "elementwise" else "composite"
-    native = figures(activation, dtype, "native") if activation.kind == "elementwise" else None
+    without = uncompiled(activation, dtype, device)
+    kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None
+    if kernel is None:
+        return without
+    exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
+    if activation.kind == "gated":
+        return Path("kernel", "kernel", "compiled for this processor") if all(exact[:2]) else without
+    if not exact[0] or (
+        without.forward == "native" and speed(activation, dtype, "kernel") > speed(activation, dtype, "native")
+    ):
+        return Path(without.forward, without.backward if not _ours(without, exact) else "kernel", without.reason)
+    return Path("kernel", "kernel" if exact[1] else _own(activation, dtype, device), "compiled for this processor")
+
+
+def _ours(without: Path, exact: list[bool]) -> bool:
+    """Whether the derivative is softknee's own, and the kernel's good enough for it."""
+    return without.backward != "native" and exact[1]
+
+
+def _enough(activation: Activation, dtype: torch.dtype, order: int) -> float:
+    """The error that is good enough: correctly rounded in half precision, else 4 ULPs or what the composite has."""
+    mine = figures(activation, dtype, "composite" if activation.kind == "elementwise" else "joint")
+    return EXACT if dtype in HALVES else max(ENOUGH, mine[order].ulp if mine and len(mine) > order else 0.0)
+
+
+def _own(activation: Activation, dtype: torch.dtype, device: str) -> str:
+    half = dtype in HALVES and device == "cpu" and activation.kind == "elementwise"
+    return "table" if half else "composite"
+
+
+def uncompiled(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
+    """The path without the compiled kernels."""
+    own = _own(activation, dtype, device)
+    has = activation.kind == "elementwise" and activation.torch is not None
+    native = figures(activation, dtype, "native") if has else None
     if native is None:
         missing = f"{activation.name} has no measured op of PyTorch's in {_word(dtype)}"
         return Path(own, own, missing)
@@ -107,7 +149,7 @@ def _wrong(order: str, theirs: Figure, ours: Figure, own: str, device: str) -> s
     """What speaks against PyTorch's op; empty where nothing does."""
     enough = EXACT if own == "table" or device != "cpu" else max(ENOUGH, ours.ulp)
     if theirs.lost is not None:
-        return f"{order} is lost from x = {theirs.lost:.4g} on"
+        return f"{order} is lost {'at' if math.isinf(theirs.lost) else 'from'} x = {theirs.lost:.4g}"
     if not theirs.ulp <= enough:
         return f"{order} is off by {theirs.ulp:.3g} ULPs at x = {theirs.at:.4g}"
     return ""

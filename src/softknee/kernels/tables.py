@@ -65,7 +65,8 @@ def apply(
             _tables[key, x.dtype, dtype] = table
             while len(_tables) > _LARGEST:
                 _tables.popitem(last=False)
-    order = sorted(range(x.ndim), key=lambda d: -x.stride(d))
+    strides = x.stride()
+    order = sorted(range(x.ndim), key=lambda d: -strides[d])
     dense = x.permute(order)
     if not dense.is_contiguous():
         return _looked_up(table, x.contiguous())

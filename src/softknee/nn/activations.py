@@ -26,7 +26,8 @@ class Activation(nn.Module):
     activation: a name or an `Activation`. channels: learnable parameters are one value, or one per channel (dimension
     1 of an input with more than one dimension, else the last). learn: names of further parameters to learn. Other
     keywords are the activation's parameters. A gated activation takes gate and up, or one packed tensor, split along
-    `dim` by `layout`; a normalizer works along `dim`.
+    `dim` by `layout`; a normalizer works along `dim`. Parameters that are not learned are attributes that one may
+    set, as PyTorch's; a state dict that holds one (transformers' XIELU: beta, eps) sets it.
 
     Raises InputError for unknown names, parameters out of range, a tensor for a parameter that is not learned (it would
     be no state), `channels` that do not match the input.
@@ -47,6 +48,8 @@ class Activation(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = get(activation)
+        if not isinstance(inplace, bool):
+            raise InputError(f"{self.activation.name}: inplace must be True or False, got {inplace!r}")
         self.inplace = inplace
         self.layout = layout or self.activation.layout
         if layout is not None and (self.activation.kind != "gated" or layout not in LAYOUTS[1:]):
@@ -77,7 +80,10 @@ class Activation(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         act = self.activation
-        parameters = dict(self.settings)
+        if not inputs or not isinstance(inputs[0], Tensor):
+            return call(act, *inputs)  # which says what is wrong
+        # what is at its default is left out: the call is shorter
+        parameters = {name: value for name, value in self.settings.items() if value != act.defaults[name]}
         for name in self.learned:
             parameters[name] = per_channel(act, name, getattr(self, name), inputs[0])
         if act.kind == "normalizer":
@@ -90,18 +96,38 @@ class Activation(nn.Module):
             parameters["training"] = self.training
         return call(act, *inputs, inplace=self.inplace, **parameters)
 
+    def __getattr__(self, name: str) -> Any:
+        settings = self.__dict__.get("settings", {})
+        return settings[name] if name in settings else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        settings = self.__dict__.get("settings", {})
+        if name in settings:
+            settings[name] = self.activation.resolve(settings | {name: value})[name]
+        else:
+            super().__setattr__(name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        held = {name: state_dict[prefix + name] for name in self.settings if prefix + name in state_dict}
+        if held:
+            values = self.activation.resolve({name: torch.as_tensor(value).item() for name, value in held.items()})
+            self.settings |= {name: values[name] for name in held}
+            state_dict = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in held}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def extra_repr(self) -> str:
         given = {k: v for k, v in self.settings.items() if v != self.activation.defaults[k]}
         words = [repr(self.activation.name)] if type(self) is Activation else []
         words += [f"{k}={v}" for k, v in given.items()]
         words += [f"{name}: {getattr(self, name).numel()} learned" for name in self.learned]
         words += [f"dim={self.dim}"] if self.dim is not None else []
+        words += [f"layout={self.layout!r}"] if self.layout != self.activation.layout else []
         return ", ".join(words + (["inplace=True"] if self.inplace else []))
 
 
 @functools.cache
 def _named(definition: Definition) -> type[Activation]:
-    names = [n for n, p in definition.parameters.items() if not p.learnable]
+    names = list(definition.parameters)
     if definition.kind == "elementwise":
         names.append("inplace")
     else:
@@ -136,6 +162,7 @@ class PReLU(Activation):
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
         super().__init__("prelu", channels=num_parameters, weight=init, device=device, dtype=dtype)
+        self.num_parameters, self.init = num_parameters, init
 
 
 class GELU(Activation):
@@ -146,6 +173,17 @@ class GELU(Activation):
         if approximate not in variants:
             raise InputError(f"approximate={approximate!r} is unknown; it must be one of {', '.join(variants)}")
         super().__init__(variants[approximate])
+        self.approximate = approximate
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
 
 
-CLASSES |= {"PReLU": PReLU, "GELU": GELU}
+class Identity(Activation):
+    """`torch.nn.Identity`: takes any arguments and ignores them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("identity")
+
+
+CLASSES |= {"PReLU": PReLU, "GELU": GELU, "Identity": Identity}

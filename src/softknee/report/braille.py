@@ -5,8 +5,10 @@ Without colour the curves carry their number; a terminal without Unicode gets th
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from typing import TYPE_CHECKING
 
 from .charts import Scale, tick
@@ -21,6 +23,8 @@ COLOURS = ("cyan", "yellow", "magenta", "green", "bright_red", "bright_blue", "b
 WIDEST, TALLEST, SHORTEST = 120, 22, 9
 EVERY = 12
 """Columns from one number on a curve to the next."""
+TURN = 3
+"""Columns for which one of several curves that coincide shows."""
 
 # Bits of U+2800 of the dots in a character: rows from the top, columns from the left.
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
@@ -68,7 +72,7 @@ def _canvas(plot: Plot, panel: Panel, width: int, rows: int, coloured: bool, bra
     down = Scale(panel.low, panel.high, 4 * rows - 1, 0)
     levels = {round(down(value)) // 4: tick(value) for value in down.ticks(max(2, rows // 3))}
     margin = max(map(len, levels.values())) + 1
-    columns = width - margin - 2
+    columns = max(8, width - margin - 2)
     across = Scale(plot.low, plot.high, 0, 2 * columns - 1)
 
     cells = [[Text(" ") for _ in range(columns)] for _ in range(rows)]
@@ -78,12 +82,13 @@ def _canvas(plot: Plot, panel: Panel, width: int, rows: int, coloured: bool, bra
     if panel.low < 0 < panel.high:
         cells[round(down(0.0)) // 4] = [Text("┄", "dim") for _ in range(columns)]
     drawn = [_dots(plot.pieces(curve, panel), across, down) for curve in plot.curves]
-    together: dict[tuple[int, int], int] = {}
-    for i, dots in enumerate(drawn):
-        for at, bits in dots.items():
-            together[at] = together.get(at, 0) | bits
-            mark = chr(0x2800 + together[at]) if braille else str(i + 1) if len(drawn) > 1 else "*"
-            cells[at[0]][at[1]] = Text(mark, COLOURS[i])
+    for y, x in set().union(*drawn):
+        # curves that coincide take turns
+        through = [i for i, dots in enumerate(drawn) if (y, x) in dots]
+        i = through[x // TURN % len(through)]
+        bits = functools.reduce(operator.or_, (drawn[k][y, x] for k in through))
+        mark = chr(0x2800 + bits) if braille else str(i + 1) if len(drawn) > 1 else "*"
+        cells[y][x] = Text(mark, COLOURS[i])
     if not coloured and len(drawn) > 1:
         for i, dots in enumerate(drawn):
             for column in range(i * EVERY // len(drawn), columns, EVERY):

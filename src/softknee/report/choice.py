@@ -57,7 +57,6 @@ class Choice:
         own = {
             "formula": formula(self.activation),
             "parameters": self.parameters,
-            "limits": None if normalizer else self.facts.value([-float("inf"), float("inf")]),
             "facts": None if normalizer else self.facts,
         }
         return self.activation.to_dict() | plain(own)
@@ -77,6 +76,13 @@ def choices(several: Iterable[Named]) -> list[Choice]:
     return found
 
 
+def written_parameters(choice: Choice) -> str:
+    """All parameters with their values to six digits: "lower = 0.125, upper = 0.333333"."""
+    learned = {name: " (learned)" if p.learnable else "" for name, p in choice.activation.parameters.items()}
+    values = {name: spelled(v) if isinstance(v, bool) else f"{v:g}" for name, v in choice.parameters.items()}
+    return ", ".join(f"{name} = {value}{learned[name]}" for name, value in values.items())
+
+
 def written_range(facts: Facts) -> str:
     """The range, closed where its end is attained: [−0.278, ∞)."""
     low = "[" if facts.minimum is not None and facts.minimum.value == facts.range.low else "("
@@ -86,14 +92,13 @@ def written_range(facts: Facts) -> str:
 
 def written_steepest(facts: Facts) -> str:
     """The largest |f′| and where it is: "1.13 at 1.41", "1 towards ∞" where it is only approached, "unbounded"."""
-    near, far = facts.value([-1e4, 1e4], 1), facts.value([-1e8, 1e8], 1)
     at, steepest = facts.largest_derivative
-    with np.errstate(all="ignore"):
-        if not np.isfinite(steepest) or (np.abs(far) > 2 * np.abs(near) + 1).any():
-            return "unbounded"
-    for slope, end in zip(far, ("−∞", "∞"), strict=True):
-        if abs(slope) > abs(steepest) * (1 + 1e-15):
-            return f"{number(float(slope))} towards {end}"
+    if math.isinf(steepest):
+        return "unbounded"
+    left, right = np.abs(np.nan_to_num(facts.value([-1e8, 1e8], 1))).tolist()
+    if abs(at) >= 1e8 or max(left, right) > abs(steepest):
+        end = "±∞" if left == right else "∞" if left < right else "−∞"
+        return f"{number(round(math.copysign(max(left, right), steepest), 12))} towards {end}"
     return f"{number(steepest)} at {number(at)}"
 
 

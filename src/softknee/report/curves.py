@@ -128,7 +128,7 @@ def plot(*activations: Named, range: Sequence[float] | None = None, derivative: 
         low, high = _checked(range)
     curves = tuple(_sampled(one, low, high, 2 if derivative else 1) for one in chosen)
     # f is measured against x: what grows much faster than the others leaves the panel; most f′ stay below 2
-    panels = [_panel("f(x)", 0, curves, max(abs(low), abs(high)))]
+    panels = [_panel("f(x)", 0, curves, 1.5 * max(abs(low), abs(high)))]
     if derivative:
         panels.append(_panel("f′(x)", 1, curves, 2.5))
     return Plot(curves, low, high, tuple(panels))
@@ -152,7 +152,8 @@ def _jumping(function: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) ->
     size = np.maximum(np.abs(edges), 1.0)
     with np.errstate(all="ignore"):
         wide, narrow = (np.abs(function(edges + step) - function(edges - step)) for step in (1e-9 * size, 1e-12 * size))
-        scale = np.abs(function(edges + np.linspace(-1.0, 1.0, 9)[:, None] * size)).max(axis=0)
+        around = np.abs(function(edges + np.linspace(-1.0, 1.0, 9)[:, None] * size))
+        scale = np.where(np.isfinite(around), around, 0.0).max(axis=0)
         return (narrow > 0.5 * wide) & (narrow > 1e-6 * scale)
 
 
@@ -172,23 +173,26 @@ def _reach(facts: Facts) -> Point:
     ends = []
     for side in (-1.0, 1.0):
         end = max([REACH, *(math.ceil(side * edge * 4 / 3) for edge in seen if abs(edge) <= FARTHEST)])
-        bends = end
-        while bends < FARTHEST and not (settled := _settled(facts, side, bends)):
-            bends *= 2
-        # what never settles (x², eˣ, sin) looks the same at every size
-        ends.append(side * (bends if settled else end))
+        wider = end
+        while wider < FARTHEST and not _settled(facts, side, wider):
+            wider *= 2
+        # what never settles (x², eˣ, sin) is no clearer from further away
+        ends.append(side * (wider if wider < FARTHEST else end))
     return ends[0], ends[1]
 
 
 def _settled(facts: Facts, side: float, end: float) -> bool:
-    """Whether the curve is nearly a straight line from `end` to four times as far, or not defined there at all."""
+    """Whether the curve is about a straight line from `end` to four times as far, or not defined there at all.
+
+    A third of the steepest slope is what a slow root's may still change; what saturates further out changes by more.
+    """
     slopes = facts.value(side * np.linspace(end, 4 * end, 33), 1)
     if np.isnan(slopes).all():
         return True
     inside = np.abs(facts.value(np.linspace(-end, end, 65), 1))
     steepest = inside[np.isfinite(inside)].max(initial=1e-9)
     with np.errstate(all="ignore"):
-        return bool((np.abs(slopes - slopes[-1]) <= 0.1 * steepest).all())
+        return bool((np.abs(slopes - slopes[-1]) <= 0.35 * steepest).all())
 
 
 def _sampled(choice: Choice, low: float, high: float, orders: int) -> Curve:
@@ -210,7 +214,7 @@ def _sampled(choice: Choice, low: float, high: float, orders: int) -> Curve:
 
 
 def _panel(name: str, order: int, curves: Sequence[Curve], natural: float) -> Panel:
-    """Ends that show every curve, except where one blows up: then up to `natural`, or what the others need."""
+    """Ends that show every curve, except where one blows up: then up to `natural`, or what the tamest needs."""
     reaches, finite = [], []
     for curve in curves:
         y = curve.values[order]
@@ -219,8 +223,7 @@ def _panel(name: str, order: int, curves: Sequence[Curve], natural: float) -> Pa
             finite.append((curve, y[np.isfinite(y)]))
             size.sort()
             reaches.append(min(float(size[-1]), max(4 * float(size[int(0.75 * size.size)]), natural)))
-    # the lower median: of two, the tamer one sets the measure
-    limit = max(natural, sorted(reaches)[(len(reaches) - 1) // 2]) if reaches else natural
+    limit = max(natural, min(reaches, default=0.0))  # the tamest sets the measure
     low = max(-limit, min((float(y.min()) for _, y in finite), default=0.0))
     high = min(limit, max((float(y.max()) for _, y in finite), default=1.0))
     if not high - low > 1e-9 * max(abs(low), abs(high)):  # all on one level

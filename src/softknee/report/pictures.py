@@ -18,11 +18,11 @@ from softknee.errors import InputError
 from softknee.files import write_whole
 
 from .charts import Drawing, Scale, tick
-from .choice import spelled, written_range, written_steepest
+from .choice import written_parameters, written_range, written_steepest
 from .curves import Curve, Panel, Plot
 from .formula import formula
 
-WIDTH, HEIGHT = 460, 320
+WIDTH, HEIGHT = 400, 290
 LETTER = 7.0
 """Pixels that a letter of the legend takes, at most on average."""
 
@@ -61,7 +61,7 @@ def svg(plot: Plot) -> str:
     height = below + 8
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{escape(str(plot))}"><style>{_style(".chart")}</style>'
+        f'height="{height}" role="img" aria-label="{escape(str(plot))}"><style>{_style(page=False)}</style>'
         f'<rect class="paper" width="{width}" height="{height}"/>{legend}{body}</svg>\n'
     )
 
@@ -84,7 +84,7 @@ def html(plot: Plot) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(names)}</title>
-<style>{_style(".chart")}{PAGE}</style>
+<style>{_style(page=True)}</style>
 </head>
 <body>
 <h1>{escape(names)}</h1>
@@ -142,6 +142,14 @@ def png(plot: Plot) -> bytes:
 
 WRITERS: dict[str, Callable[[Plot], str | bytes]] = {".png": png, ".svg": svg, ".html": html}
 
+CHART = """
+.chart text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+.chart .label { font-size: 13px }
+.chart path { fill: none; stroke-width: 1 }
+.chart .curve { stroke-width: 2.2; stroke-linejoin: round }
+.chart .dashed { stroke-dasharray: 7 3 }
+"""
+
 PAGE = """
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1.25rem 3rem; font: 1rem/1.5 system-ui, -apple-system,
   "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif; overflow-wrap: break-word; }
@@ -169,34 +177,28 @@ td p { margin: .1rem 0 0; font-size: .875rem; }
 """
 
 
-def _style(chart: str) -> str:
-    """The sheet of chart and page, in plain colours, since not every program that shows an SVG knows variables."""
+def _style(*, page: bool) -> str:
+    """The sheet of the charts, and of the page: plain colours, since not every program that shows SVG has variables."""
 
     def sheet(mode: int) -> str:
-        rules = [
-            f"body {{ background: {PAPER[mode]}; color: {INK[mode]} }}",
-            f"figcaption, th, td p, td::before {{ color: {SOFT[mode]} }}",
-            f"th, td {{ border-bottom: 1px solid {LINE[mode]} }}",
-            f"{chart} .paper {{ fill: {PAPER[mode]} }}",
-            f"{chart} text {{ fill: {SOFT[mode]} }}",
-            f"{chart} .label {{ fill: {INK[mode]} }}",
-            f"{chart} .grid {{ stroke: {LINE[mode]} }}",
-            f"{chart} .zero {{ stroke: {SOFT[mode]} }}",
-            *(f"{chart} .c{i} {{ stroke: {colours[mode]} }}" for i, colours in enumerate(COLOURS)),
-        ]
-        return "\n".join(rules)
+        rules = {
+            ".chart .paper": f"fill: {PAPER[mode]}",
+            ".chart text": f"fill: {SOFT[mode]}",
+            ".chart .label": f"fill: {INK[mode]}",
+            ".chart .grid": f"stroke: {LINE[mode]}",
+            ".chart .zero": f"stroke: {SOFT[mode]}",
+            **{f".chart .c{i}": f"stroke: {colours[mode]}" for i, colours in enumerate(COLOURS)},
+        }
+        if page:
+            rules |= {
+                "body": f"background: {PAPER[mode]}; color: {INK[mode]}",
+                "figcaption, th, td p, td::before": f"color: {SOFT[mode]}",
+                "th, td": f"border-bottom: 1px solid {LINE[mode]}",
+            }
+        return "\n".join(f"{name} {{ {rule} }}" for name, rule in rules.items())
 
-    return f"""
-{chart} text {{ font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }}
-{chart} .label {{ font-size: 13px }}
-{chart} path {{ fill: none; stroke-width: 1 }}
-{chart} .curve {{ stroke-width: 2.2; stroke-linejoin: round }}
-{chart} .dashed {{ stroke-dasharray: 7 3 }}
-{sheet(0)}
-@media (prefers-color-scheme: dark) {{
-{sheet(1)}
-}}
-"""
+    dark = f"@media (prefers-color-scheme: dark) {{\n{sheet(1)}\n}}\n"
+    return f"{CHART}{sheet(0)}\n{dark}{PAGE if page else ''}"
 
 
 def _class(i: int) -> str:
@@ -244,7 +246,7 @@ def _legend(plot: Plot, width: int) -> tuple[str, int]:
 
 def _row(i: int, curve: Curve) -> str:
     facts, activation = curve.choice.facts, curve.choice.activation
-    parameters = ", ".join(f"{name} = {spelled(value)}" for name, value in curve.choice.parameters.items())
+    parameters = written_parameters(curve.choice)
     others = "".join(f", {name} = 1" for name in activation.inputs[1:])
     key = f'<svg class="chart key" viewBox="0 0 28 12" aria-hidden="true"><path class="{_class(i)}" d="M0 6H28"/></svg>'
     cells: Sequence[tuple[str, str]] = (

@@ -6,17 +6,16 @@ read as Rich markup, and control characters in it are not sent to the terminal.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
-from softknee.facts import Facts, Interval
+from softknee.facts import Facts
 
 from .braille import draw
-from .choice import Choice, choices, spelled, written_range, written_steepest
+from .choice import Choice, choices, written_parameters, written_range, written_steepest
 from .curves import jumps
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .formula import formula
@@ -385,14 +384,14 @@ def catalog(activations: Sequence[Activation], console: Console | None = None) -
     tags = max((len(", ".join(one.tags)) for one in activations), default=0)
     room = console.width - width - 4
     roomy = room >= 60 + tags
-    room -= (tags + 2) * roomy
+    room = max(20, room - (tags + 2) * roomy)
     for kind in dict.fromkeys(one.kind for one in activations):
         shown = [one for one in activations if one.kind == kind]
         _line(console, (kind, "bold"), (f"  {len(shown)}", "dim"))
         for one in shown:
             sentence = _text(one.summary.split(". ")[0].rstrip("."))
             sentence.truncate(room, overflow="ellipsis", pad=roomy)
-            line = _text(f"  {one.name.ljust(width)}  ", "cyan").append_text(sentence)
+            line = _text("").append(f"  {one.name.ljust(width)}  ", "cyan").append_text(sentence)
             if roomy:
                 line.append("  ").append_text(_text(", ".join(one.tags), "dim"))
             line.rstrip()
@@ -443,29 +442,11 @@ def _fact(read: Callable[[Choice], str], choice: Choice) -> str:
 
 
 def _intervals(found: Iterable[Any]) -> str:
-    return ", ".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
-
-
-def _joined(found: Iterable[Interval], facts: Facts) -> list[Interval]:
-    """Intervals that touch at a point where f′ is 0 too and f does not jump, as one."""
-    whole: list[Interval] = []
-    for one in found:
-        meets = whole and whole[-1].high == one.low and one.low not in jumps(facts)
-        if meets and facts.value(one.low, 1) == 0:
-            one = Interval(whole.pop().low, one.high)
-        whole.append(one)
-    return whole
+    return ",\n".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
 
 
 def _point(found: Any, none: str) -> str:
     return none if found is None else f"{number(found.value)} at {number(found.x)}"
-
-
-def _parameters(choice: Choice) -> str:
-    declared = choice.activation.parameters
-    shown = {name: spelled(v) if isinstance(v, bool) else f"{v:g}" for name, v in choice.parameters.items()}
-    learned = {name: " (learned)" if declared[name].learnable else "" for name in shown}
-    return ", ".join(f"{name} = {value}{learned[name]}" for name, value in shown.items())
 
 
 def _in_torch(choice: Choice) -> str:
@@ -474,6 +455,15 @@ def _in_torch(choice: Choice) -> str:
         return activation.torch or MISSING
     arguments = (f", {name} {value}" for name, value in activation.torch_arguments.items())
     return f"nn.{activation.torch_module}{''.join(arguments)}"
+
+
+def _path(choice: Choice, dtype: str) -> str:
+    """How a call on a CPU is computed: kernels/paths.py."""
+    import torch
+
+    from softknee.kernels.paths import choose
+
+    return choose(choice.activation, getattr(torch, dtype)).way.replace(", ", ",\n")
 
 
 USES = {
@@ -502,23 +492,25 @@ PACKED = {
 
 FACTS: dict[str, Callable[[Choice], str]] = {
     "kind": lambda c: c.activation.kind,
-    "parameters": lambda c: _parameters(c) or MISSING,
+    "parameters": lambda c: written_parameters(c) or MISSING,
     "conditions": lambda c: ", ".join(map(str, c.activation.conditions)) or MISSING,
     "as a function of": lambda c: "gate, up = 1" if c.activation.kind == "gated" else MISSING,
     "packed as": lambda c: PACKED.get(c.activation.layout or "", MISSING),
     "range": lambda c: written_range(c.facts),
-    "at −∞, ∞": lambda c: ", ".join(number(round(float(end), 12)) for end in c.facts.value([-math.inf, math.inf])),
+    "at −∞, ∞": lambda c: ", ".join(number(round(end, 12)) for end in c.facts.limits),
     "minimum": lambda c: _point(c.facts.minimum, "none"),
     "maximum": lambda c: _point(c.facts.maximum, MISSING),
     "largest |f′|": lambda c: written_steepest(c.facts),
     "jumps": lambda c: ", ".join(map(number, jumps(c.facts))) or MISSING,
     "kinks": lambda c: ", ".join(map(number, jumps(c.facts, 1))) or "none",
-    "dead where": lambda c: _intervals(_joined(c.facts.dead, c.facts)),
+    "dead where": lambda c: _intervals(c.facts.dead),
     "saturated where": lambda c: _intervals(i for i in c.facts.saturated() if i.high - i.low > 0.1),
     "gain": lambda c: number(c.facts.gain, 4),
     "backward gain": lambda c: number(c.facts.backward_gain, 4),
     "mean, z ~ N(0, 1)": lambda c: number(round(c.facts.mean, 12)),
     "in torch": _in_torch,
+    "float32 path": lambda c: _path(c, "float32"),
+    "bfloat16 path": lambda c: _path(c, "bfloat16"),
 }
 
 

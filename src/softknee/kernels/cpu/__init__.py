@@ -82,6 +82,11 @@ def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
     return forward.default, forward.out, backward.default
 
 
+def takes(activation: Activation, dtype: torch.dtype) -> bool:
+    """Whether there are kernels for this activation and dtype."""
+    return dtype in DTYPES and operators(activation) is not None
+
+
 def _takes(activation: Activation, arguments: tuple[Any, ...], inputs: int) -> bool:
     first = arguments[0]
     dtype = first.dtype

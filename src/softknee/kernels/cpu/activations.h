@@ -44,34 +44,36 @@ struct swish {
   }
 };
 
-// Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1 − x) + beta·x below.
+// Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
 struct xielu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = V(u[2]) * x * x;
-    const V t2 = smaller(V(u[6]), x);
-    const V t3 = A::expm1(t2);
-    const V t4 = t3 - x;
-    const V t5 = V(u[4]) * t4;
-    const V t6 = A::where(t0, t1, t5);
-    const V t7 = fma(V(u[0]), x, t6);
-    return t7;
+    const V t1 = V(u[0]) * x;
+    const V t2 = t1 + V(u[2]) + V(u[3]);
+    const V t3 = x * t2;
+    const V t4 = smaller(V(u[8]), x);
+    const V t5 = A::expm1(t4);
+    const V t6 = V(u[6]) * t5;
+    const V t7 = fnma(V(u[4]), x, t6);
+    const V t8 = A::where(t0, t3, t7);
+    return t8;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = V(u[8]) * x;
-    const M t2 = x > V(u[10]);
-    const V t3 = A::where(t2, V(0.0f), V(1.0f));
-    const V t4 = smaller(V(u[6]), x);
-    const V t5 = A::exp_times(t3, t4);
-    const V t6 = t5 - V(1.0f);
-    const V t7 = V(u[4]) * t6;
-    const V t8 = A::where(t0, t1, t7);
-    const V t9 = t8 + V(u[0]) + V(u[1]);
-    const V t10 = grad * t9;
-    return t10;
+    const V t1 = V(u[0]) * x;
+    const V t2 = t1 + V(u[2]) + V(u[3]);
+    const V t3 = t2 + t1;
+    const M t4 = x > V(u[10]);
+    const V t5 = A::where(t4, V(0.0f), V(1.0f));
+    const V t6 = V(u[6]) * t5;
+    const V t7 = smaller(V(u[8]), x);
+    const V t8 = A::exp_times(t6, t7);
+    const V t9 = t8 - V(u[4]) - V(u[5]);
+    const V t10 = A::where(t0, t3, t9);
+    const V t11 = grad * t10;
+    return t11;
   }
 };
 
@@ -412,17 +414,19 @@ struct tanh {
 struct softcap {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = V(u[2]) * x;
-    const V t1 = A::tanh(t0);
-    const V t2 = V(u[0]) * t1;
-    return t2;
+    const V t0 = A::abs(x);
+    const M t1 = t0 < V(u[0]);
+    const V t2 = V(u[3]) * x;
+    const V t3 = A::tanh(t2);
+    const V t4 = V(u[1]) * t3;
+    const V t5 = A::where(t1, x, t4);
+    return t5;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(u[4]) * grad;
-    const auto t1 = A::product(A::wide(u[6], u[7]), x);
-    const V t2 = A::sech2_half_times(t0, t1);
-    return t2;
+    const auto t0 = A::product(A::wide(u[5], u[6]), x);
+    const V t1 = A::sech2_half_times(grad, t0);
+    return t1;
   }
 };
 
@@ -702,13 +706,14 @@ struct squareplus {
     const V t9 = t8 + V(u[2]) + V(u[3]);
     const V t10 = A::sqrt(t9);
     const V t11 = A::where(t2, t7, t10);
-    const V t12 = t11 - x;
-    const V t13 = V(1.0f) / t12;
-    const V t14 = V(u[0]) * t13;
-    const V t15 = x + t11;
-    const V t16 = V(0.5f) * t15;
-    const V t17 = A::where(t0, t14, t16);
-    return t17;
+    const V t12 = V(0.5f) * t11;
+    const V t13 = V(0.5f) * x;
+    const V t14 = t12 - t13;
+    const V t15 = V(1.0f) / t14;
+    const V t16 = V(u[0]) * t15;
+    const V t17 = t13 + t12;
+    const V t18 = A::where(t0, t16, t17);
+    return t18;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -725,15 +730,16 @@ struct squareplus {
     const V t9 = t8 + V(u[2]) + V(u[3]);
     const V t10 = A::sqrt(t9);
     const V t11 = A::where(t2, t7, t10);
-    const V t12 = t11 - x;
-    const V t13 = V(1.0f) / t12;
-    const V t14 = V(u[0]) * t13;
-    const V t15 = x + t11;
-    const V t16 = V(0.5f) * t15;
-    const V t17 = A::where(t0, t14, t16);
-    const V t18 = t17 / t11;
-    const V t19 = grad * t18;
-    return t19;
+    const V t12 = V(0.5f) * t11;
+    const V t13 = V(0.5f) * x;
+    const V t14 = t12 - t13;
+    const V t15 = V(1.0f) / t14;
+    const V t16 = V(u[0]) * t15;
+    const V t17 = t13 + t12;
+    const V t18 = A::where(t0, t16, t17);
+    const V t19 = t18 / t11;
+    const V t20 = grad * t19;
+    return t20;
   }
 };
 
@@ -931,35 +937,49 @@ struct swiglu_clamped {
 struct situ_glu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
-    const V t0 = V(u[2]) * gate;
-    const V t1 = A::tanh(t0);
-    const V t2 = V(u[4]) * up;
+    const V t0 = A::abs(gate);
+    const M t1 = t0 < V(u[0]);
+    const V t2 = V(u[3]) * gate;
     const V t3 = A::tanh(t2);
-    const V t4 = V(u[0]) * t1 * t3;
-    const V t5 = A::sigmoid_times(t4, gate);
-    return t5;
+    const V t4 = V(u[1]) * t3;
+    const V t5 = A::where(t1, gate, t4);
+    const V t6 = A::abs(up);
+    const M t7 = t6 < V(u[5]);
+    const V t8 = V(u[8]) * up;
+    const V t9 = A::tanh(t8);
+    const V t10 = V(u[6]) * t9;
+    const V t11 = A::where(t7, up, t10);
+    const V t12 = t5 * t11;
+    const V t13 = A::sigmoid_times(t12, gate);
+    return t13;
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
     const auto t0 = A::product(A::wide(u[10], u[11]), gate);
-    const V t1 = A::sech2_half_times(V(u[8]), t0);
-    const V t2 = V(u[2]) * gate;
-    const V t3 = A::tanh(t2);
-    const V t4 = V(u[12]) * t3;
-    const V t5 = -gate;
-    const V t6 = A::sigmoid_times(t4, t5);
-    const V t7 = t1 + t6;
-    const V t8 = A::sigmoid_times(t7, gate);
-    const V t9 = V(u[4]) * up;
-    const V t10 = A::tanh(t9);
-    const V t11 = t8 * t10;
-    const V t12 = V(u[6]) * grad * t11;
-    const V t13 = V(u[14]) * grad * t3;
-    const auto t14 = A::product(A::wide(u[16], u[17]), up);
-    const V t15 = A::sech2_half_times(t13, t14);
-    const V t16 = A::sigmoid_times(t15, gate);
-    of_gate = t12;
-    of_up = t16;
+    const V t1 = A::sech2_half(t0);
+    const V t2 = A::abs(gate);
+    const M t3 = t2 < V(u[0]);
+    const V t4 = V(u[3]) * gate;
+    const V t5 = A::tanh(t4);
+    const V t6 = V(u[1]) * t5;
+    const V t7 = A::where(t3, gate, t6);
+    const V t8 = -gate;
+    const V t9 = A::sigmoid_times(t7, t8);
+    const V t10 = t1 + t9;
+    const V t11 = A::sigmoid_times(t10, gate);
+    const V t12 = A::abs(up);
+    const M t13 = t12 < V(u[5]);
+    const V t14 = V(u[8]) * up;
+    const V t15 = A::tanh(t14);
+    const V t16 = V(u[6]) * t15;
+    const V t17 = A::where(t13, up, t16);
+    const V t18 = grad * t11 * t17;
+    const V t19 = grad * t7;
+    const auto t20 = A::product(A::wide(u[12], u[13]), up);
+    const V t21 = A::sech2_half_times(t19, t20);
+    const V t22 = A::sigmoid_times(t21, gate);
+    of_gate = t18;
+    of_up = t22;
   }
 };
 

@@ -1,83 +1,82 @@
-// The loops over contiguous memory: one for each number of inputs and outputs. Whole vectors first, then one partial
-// vector through the same arithmetic, so that a value does not depend on where it stands.
+// The loop over contiguous memory. Whole blocks first, then vectors of which the last may be partial, through the same
+// arithmetic, so that a value does not depend on where it stands.
 #pragma once
 
 namespace softknee {
 namespace SOFTKNEE_ISA {
 
-template <class F, class T>
-void forward1(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict uniforms) {
-  const T* x = static_cast<const T*>(inputs[0]);
-  T* y = static_cast<T*>(outputs[0]);
+// function(const V* inputs, V* outputs)
+template <class T, int reads, int writes, class F>
+SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* outputs, F function) {
+  const T* from[reads];
+  T* to[writes];
+#pragma GCC unroll 4
+  for (int r = 0; r < reads; ++r) from[r] = static_cast<const T*>(inputs[r]);
+#pragma GCC unroll 4
+  for (int w = 0; w < writes; ++w) to[w] = static_cast<T*>(outputs[w]);
+  constexpr int vectors = Block<T>::vectors;
   int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) store(y + i, F::template forward<Math<T>>(load(x + i), uniforms));
-  if (const int rest = static_cast<int>(n - i)) {
-    store(y + i, F::template forward<Math<T>>(load(x + i, rest), uniforms), rest);
+  for (; i + vectors * lanes <= n; i += vectors * lanes) {
+    Block<T> in[reads], out[writes];
+#pragma GCC unroll 4
+    for (int r = 0; r < reads; ++r) in[r].load(from[r] + i);
+#pragma GCC unroll 4
+    for (int k = 0; k < vectors; ++k) {
+      V a[reads], b[writes];
+#pragma GCC unroll 4
+      for (int r = 0; r < reads; ++r) a[r] = in[r].v[k];
+      function(a, b);
+#pragma GCC unroll 4
+      for (int w = 0; w < writes; ++w) out[w].v[k] = b[w];
+    }
+#pragma GCC unroll 4
+    for (int w = 0; w < writes; ++w) out[w].store(to[w] + i);
   }
-}
-
-template <class F, class T>
-void backward1(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict uniforms) {
-  const T* grad = static_cast<const T*>(inputs[0]);
-  const T* x = static_cast<const T*>(inputs[1]);
-  T* y = static_cast<T*>(outputs[0]);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    store(y + i, F::template backward<Math<T>>(load(grad + i), load(x + i), uniforms));
-  }
-  if (const int rest = static_cast<int>(n - i)) {
-    store(y + i, F::template backward<Math<T>>(load(grad + i, rest), load(x + i, rest), uniforms), rest);
-  }
-}
-
-template <class F, class T>
-void forward2(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict uniforms) {
-  const T* gate = static_cast<const T*>(inputs[0]);
-  const T* up = static_cast<const T*>(inputs[1]);
-  T* y = static_cast<T*>(outputs[0]);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    store(y + i, F::template forward<Math<T>>(load(gate + i), load(up + i), uniforms));
-  }
-  if (const int rest = static_cast<int>(n - i)) {
-    store(y + i, F::template forward<Math<T>>(load(gate + i, rest), load(up + i, rest), uniforms), rest);
-  }
-}
-
-template <class F, class T>
-void backward2(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict uniforms) {
-  const T* grad = static_cast<const T*>(inputs[0]);
-  const T* gate = static_cast<const T*>(inputs[1]);
-  const T* up = static_cast<const T*>(inputs[2]);
-  T* grad_gate = static_cast<T*>(outputs[0]);
-  T* grad_up = static_cast<T*>(outputs[1]);
-  V of_gate, of_up;
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    F::template backward<Math<T>>(load(grad + i), load(gate + i), load(up + i), uniforms, of_gate, of_up);
-    store(grad_gate + i, of_gate);
-    store(grad_up + i, of_up);
-  }
-  if (const int rest = static_cast<int>(n - i)) {
-    F::template backward<Math<T>>(
-        load(grad + i, rest), load(gate + i, rest), load(up + i, rest), uniforms, of_gate, of_up);
-    store(grad_gate + i, of_gate, rest);
-    store(grad_up + i, of_up, rest);
+  for (; i < n; i += lanes) {
+    const int count = n - i < lanes ? static_cast<int>(n - i) : lanes;
+    V a[reads], b[writes];
+#pragma GCC unroll 4
+    for (int r = 0; r < reads; ++r) a[r] = load(from[r] + i, count);
+    function(a, b);
+#pragma GCC unroll 4
+    for (int w = 0; w < writes; ++w) store(to[w] + i, b[w], count);
   }
 }
 
 template <class F>
 struct Unary {
+  template <class T>
+  static void forward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+    each<T, 1, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+      b[0] = F::template forward<Math<T>>(a[0], u);
+    });
+  }
+  template <class T>
+  static void backward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+    each<T, 2, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+      b[0] = F::template backward<Math<T>>(a[0], a[1], u);
+    });
+  }
   static constexpr Loops loops = {
-      {forward1<F, float>, forward1<F, half>, forward1<F, bfloat>},
-      {backward1<F, float>, backward1<F, half>, backward1<F, bfloat>}};
+      {forward<float>, forward<half>, forward<bfloat>}, {backward<float>, backward<half>, backward<bfloat>}};
 };
 
 template <class F>
 struct Gated {
+  template <class T>
+  static void forward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+    each<T, 2, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+      b[0] = F::template forward<Math<T>>(a[0], a[1], u);
+    });
+  }
+  template <class T>
+  static void backward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+    each<T, 3, 2>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+      F::template backward<Math<T>>(a[0], a[1], a[2], u, b[0], b[1]);
+    });
+  }
   static constexpr Loops loops = {
-      {forward2<F, float>, forward2<F, half>, forward2<F, bfloat>},
-      {backward2<F, float>, backward2<F, half>, backward2<F, bfloat>}};
+      {forward<float>, forward<half>, forward<bfloat>}, {backward<float>, backward<half>, backward<bfloat>}};
 };
 
 }  // namespace SOFTKNEE_ISA

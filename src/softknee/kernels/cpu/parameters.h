@@ -22,11 +22,11 @@ static void xielu_uniforms(const double* p, float* u) {
   const double alpha_n = p[1];
   const double beta = p[2];
   const double eps = p[3];
-  value(beta, u + 0);
-  value(softplus(alpha_p), u + 2);
-  value((beta + softplus(alpha_n)), u + 4);
-  value(eps, u + 6);
-  value((2.0 * softplus(alpha_p)), u + 8);
+  value(softplus(alpha_p), u + 0);
+  value(beta, u + 2);
+  value(softplus(alpha_n), u + 4);
+  value((beta + softplus(alpha_n)), u + 6);
+  value(eps, u + 8);
   down(eps, u + 10);
 }
 
@@ -92,10 +92,10 @@ static void tanh_uniforms(const double*, float*) {}
 
 static void softcap_uniforms(const double* p, float* u) {
   const double cap = p[0];
-  value(cap, u + 0);
-  value((1.0 / cap), u + 2);
-  value(((1.0 / cap) * cap), u + 4);
-  value((2.0 * (1.0 / cap)), u + 6);
+  up((1e-09 * cap), u + 0);
+  value(cap, u + 1);
+  value((1.0 / cap), u + 3);
+  value((2.0 * (1.0 / cap)), u + 5);
 }
 
 static void softsign_uniforms(const double*, float*) {}
@@ -134,7 +134,7 @@ static void sqrt_softplus_uniforms(const double*, float*) {}
 
 static void squareplus_uniforms(const double* p, float* u) {
   const double b = p[0];
-  value((0.5 * b), u + 0);
+  value((0.25 * b), u + 0);
   value(b, u + 2);
 }
 
@@ -171,18 +171,17 @@ static void swiglu_clamped_uniforms(const double* p, float* u) {
 static void situ_glu_uniforms(const double* p, float* u) {
   const double gate_cap = p[0];
   const double up_cap = p[1];
-  value((gate_cap * up_cap), u + 0);
-  value((1.0 / gate_cap), u + 2);
-  value((1.0 / up_cap), u + 4);
+  up((1e-09 * gate_cap), u + 0);
+  value(gate_cap, u + 1);
+  value((1.0 / gate_cap), u + 3);
+  up((1e-09 * up_cap), u + 5);
   value(up_cap, u + 6);
-  value((gate_cap / gate_cap), u + 8);
+  value((1.0 / up_cap), u + 8);
   value((2.0 * (1.0 / gate_cap)), u + 10);
-  value((4.0 * (0.25 * gate_cap)), u + 12);
-  value(((1.0 / up_cap) * (gate_cap * up_cap)), u + 14);
-  value((2.0 * (1.0 / up_cap)), u + 16);
+  value((2.0 * (1.0 / up_cap)), u + 12);
 }
 
-constexpr int most_uniforms = 18;
+constexpr int most_uniforms = 14;
 
 static const Entry entries[] = {
     {"prelu", 1, 1, ", float weight", prelu_uniforms},

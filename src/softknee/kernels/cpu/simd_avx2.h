@@ -84,12 +84,14 @@ SOFTKNEE_INLINE V load(const bfloat* p) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-SOFTKNEE_INLINE void store(bfloat* p, V a) {
-  // to nearest, ties to even; a NaN of bfloat16 stays one, since its low half is 0
+// The nearest bfloat16, ties to even, in the high half; a NaN of bfloat16 stays one, since its low half is 0.
+SOFTKNEE_INLINE __m256i rounded(V a) {
   const __m256i bits = _mm256_castps_si256(a.v);
   const __m256i even = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), even);
-  const __m256i high = _mm256_srli_epi32(up, 16);
+  return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), even);
+}
+SOFTKNEE_INLINE void store(bfloat* p, V a) {
+  const __m256i high = _mm256_srli_epi32(rounded(a), 16);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0xD8);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
 }
@@ -99,6 +101,31 @@ SOFTKNEE_INLINE V load(const half* p) {
 SOFTKNEE_INLINE void store(half* p, V a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
+
+// What a loop takes at once.
+template <class T>
+struct Block {
+  static constexpr int vectors = 1;
+  V v[1];
+  SOFTKNEE_INLINE void load(const T* p) { v[0] = SOFTKNEE_ISA::load(p); }
+  SOFTKNEE_INLINE void store(T* p) const { SOFTKNEE_ISA::store(p, v[0]); }
+};
+// Two vectors of bfloat16 at once: the even elements and the odd ones, which lie in the halves of 32-bit words, so that
+// nothing has to cross lanes.
+template <>
+struct Block<bfloat> {
+  static constexpr int vectors = 2;
+  V v[2];
+  SOFTKNEE_INLINE void load(const bfloat* p) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    v[0] = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+    v[1] = _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  SOFTKNEE_INLINE void store(bfloat* p) const {
+    const __m256i even = _mm256_srli_epi32(rounded(v[0]), 16), odd = rounded(v[1]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_blend_epi16(even, odd, 0xAA));
+  }
+};
 
 }  // namespace SOFTKNEE_ISA
 }  // namespace softknee

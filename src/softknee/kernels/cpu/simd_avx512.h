@@ -69,13 +69,13 @@ SOFTKNEE_INLINE V widened(__m256i bits, bfloat) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 SOFTKNEE_INLINE V widened(__m256i bits, half) { return _mm512_cvtph_ps(bits); }
-SOFTKNEE_INLINE __m256i narrowed(V a, bfloat) {
-  // to nearest, ties to even; a NaN of bfloat16 stays one, since its low half is 0
+// The nearest bfloat16, ties to even, in the high half; a NaN of bfloat16 stays one, since its low half is 0.
+SOFTKNEE_INLINE __m512i rounded(V a) {
   const __m512i bits = _mm512_castps_si512(a.v);
   const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
-  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
+  return _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
 }
+SOFTKNEE_INLINE __m256i narrowed(V a, bfloat) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(a), 16)); }
 SOFTKNEE_INLINE __m256i narrowed(V a, half) {
   return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -95,6 +95,31 @@ template <class T>
 SOFTKNEE_INLINE void store(T* p, V a, int count) {
   _mm256_mask_storeu_epi16(p, first(count), narrowed(a, T()));
 }
+
+// What a loop takes at once.
+template <class T>
+struct Block {
+  static constexpr int vectors = 1;
+  V v[1];
+  SOFTKNEE_INLINE void load(const T* p) { v[0] = SOFTKNEE_ISA::load(p); }
+  SOFTKNEE_INLINE void store(T* p) const { SOFTKNEE_ISA::store(p, v[0]); }
+};
+// Two vectors of bfloat16 at once: the even elements and the odd ones, which lie in the halves of 32-bit words, so that
+// nothing has to cross lanes.
+template <>
+struct Block<bfloat> {
+  static constexpr int vectors = 2;
+  V v[2];
+  SOFTKNEE_INLINE void load(const bfloat* p) {
+    const __m512i words = _mm512_loadu_si512(reinterpret_cast<const __m512i*>(p));
+    v[0] = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+    v[1] = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+  }
+  SOFTKNEE_INLINE void store(bfloat* p) const {
+    const __m512i even = _mm512_srli_epi32(rounded(v[0]), 16), odd = rounded(v[1]);
+    _mm512_storeu_si512(reinterpret_cast<__m512i*>(p), _mm512_mask_blend_epi16(0xAAAAAAAA, even, odd));
+  }
+};
 
 }  // namespace SOFTKNEE_ISA
 }  // namespace softknee

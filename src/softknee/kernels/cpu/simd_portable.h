@@ -139,6 +139,15 @@ SOFTKNEE_INLINE void store(half* p, V a) {
   p->bits = static_cast<uint16_t>(h | ((bits >> 16) & 0x8000u));
 }
 
+// What a loop takes at once.
+template <class T>
+struct Block {
+  static constexpr int vectors = 1;
+  V v[1];
+  SOFTKNEE_INLINE void load(const T* p) { v[0] = SOFTKNEE_ISA::load(p); }
+  SOFTKNEE_INLINE void store(T* p) const { SOFTKNEE_ISA::store(p, v[0]); }
+};
+
 }  // namespace SOFTKNEE_ISA
 }  // namespace softknee
 

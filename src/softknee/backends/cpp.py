@@ -203,7 +203,7 @@ class Emitter:
         if op in ("erfc", "erfc_times"):
             *factor, u = args
             square = self.argument(self.simplify.product(MINUS, self.simplify.product(u, u)))
-            return f"A::{op}({', '.join([*map(self.value, factor), self.value(u), square])})"
+            return f"A::{op}({', '.join([*map(self.value, factor), self.argument(u), square])})"
         if op in AMPLIFYING:
             *factor, u = args
             falls = op.startswith("exp") and self.falling(u)
@@ -346,9 +346,7 @@ def code(activation: Activation) -> Code:
     for root in roots:
         unsteady_names |= dict.fromkeys(unsteady(root, names, tuple(activation.parameters), defaults))
     backward = _function(activation, slots, "backward", roots, names, tuple(unsteady_names))
-    functor = "\n".join(
-        [f"// {activation.summary}", f"struct {activation.name} {{", *forward, *backward, "};", ""]
-    )
+    functor = "\n".join([f"// {activation.summary}", f"struct {activation.name} {{", *forward, *backward, "};", ""])
     return Code(functor, _uniforms(activation, slots), slots.size)
 
 

@@ -154,7 +154,11 @@ def _joint_results(activation: Activation, pair: list[Tensor], order: int, kerne
     if kernel:
         with torch.no_grad():
             ones = torch.ones_like(pair[0])
-            found = cpu.derivatives(activation, ones, *pair, *values) if order else [cpu.forward(activation, *pair, *values)]
+            found = (
+                cpu.derivatives(activation, ones, *pair, *values)
+                if order
+                else [cpu.forward(activation, *pair, *values)]
+            )
         return [result for result in found or () if result is not None]
     y = Composite(activation.expression, activation.names, 2, values)(*pair, *values)
     return list(torch.autograd.grad(y.sum(), pair)) if order else [y]

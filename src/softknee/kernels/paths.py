@@ -1,6 +1,7 @@
 """Which path a call takes, and why.
 
-    kernel      softknee's compiled kernels on the CPU, where they are measured exact and no slower than PyTorch's op
+    kernel      softknee's compiled kernels on the CPU, where they are measured exact, and PyTorch's op is not or is
+                slower
     native      PyTorch's own op, where its measured error is no larger than the entry's own (or than 4 ULPs) and it
                 loses no value: at the dtype, on the CPU that `accuracy.json` names; elsewhere only what is exact
     table       half precision on the CPU: f and f′ looked up, correctly rounded, wherever native is not both exact
@@ -27,6 +28,8 @@ from .tables import HALVES
 
 ENOUGH = 4.0
 EXACT = 0.501
+# PyTorch's own autograd costs a small tensor less than ours, so as good as equal is not enough
+FASTER = 1.15
 ORDERS = ("f", "f′", "f″")
 
 
@@ -102,17 +105,16 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
         return without
     exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
     if activation.kind == "gated":
-        return Path("kernel", "kernel", "compiled for this processor") if all(exact[:2]) else without
-    if not exact[0] or (
-        without.forward == "native" and speed(activation, dtype, "kernel") > speed(activation, dtype, "native")
-    ):
-        return Path(without.forward, without.backward if not _ours(without, exact) else "kernel", without.reason)
-    return Path("kernel", "kernel" if exact[1] else _own(activation, dtype, device), "compiled for this processor")
-
-
-def _ours(without: Path, exact: list[bool]) -> bool:
-    """Whether the derivative is softknee's own, and the kernel's good enough for it."""
-    return without.backward != "native" and exact[1]
+        return Path("kernel", "kernel", without.reason) if all(exact[:2]) else without
+    backward = "kernel" if exact[1] else _own(activation, dtype, device)
+    if not exact[0]:
+        return Path(without.forward, without.backward if without.backward == "native" else backward, without.reason)
+    if without.forward != "native":
+        return Path("kernel", backward, without.reason)
+    faster = speed(activation, dtype, "native") / speed(activation, dtype, "kernel")
+    if faster < FASTER:
+        return Path("native", without.backward if without.backward == "native" else backward, without.reason)
+    return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long")
 
 
 def _enough(activation: Activation, dtype: torch.dtype, order: int) -> float:
@@ -126,6 +128,7 @@ def _own(activation: Activation, dtype: torch.dtype, device: str) -> str:
     return "table" if half else "composite"
 
 
+@functools.cache
 def uncompiled(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
     """The path without the compiled kernels."""
     own = _own(activation, dtype, device)

@@ -464,10 +464,9 @@ struct laplace {
     const auto t1 = A::sum(A::wide(u[2], u[3]), t0);
     const auto t2 = A::product(t1, t1);
     const auto t3 = A::product(A::wide(u[0], u[1]), t2);
-    const V t4 = V(u[2]) - x;
-    const V t5 = V(u[4]) * t4;
-    const V t6 = A::erfc_times(V(0.5f), t5, t3);
-    return t6;
+    const auto t4 = A::product(A::wide(u[4], u[5]), t1);
+    const V t5 = A::erfc_times(V(0.5f), t4, t3);
+    return t5;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -506,7 +505,7 @@ struct gelu {
     const V t0 = V(-0.5f) * x;
     const auto t1 = A::product(t0, x);
     const V t2 = V(0.5f) * x;
-    const V t3 = V(-0.70710677f) * x;
+    const auto t3 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), x);
     const V t4 = A::erfc_times(t2, t3, t1);
     return t4;
   }
@@ -514,7 +513,7 @@ struct gelu {
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = V(-0.5f) * x;
     const auto t1 = A::product(t0, x);
-    const V t2 = V(-0.70710677f) * x;
+    const auto t2 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), x);
     const V t3 = A::erfc_times(V(0.5f), t2, t1);
     const V t4 = V(0.3989423f) * x;
     const V t5 = A::decay_exp_times(t4, t1);
@@ -814,7 +813,7 @@ struct geglu {
     const V t0 = V(-0.5f) * gate;
     const auto t1 = A::product(t0, gate);
     const V t2 = V(0.5f) * gate * up;
-    const V t3 = V(-0.70710677f) * gate;
+    const auto t3 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), gate);
     const V t4 = A::erfc_times(t2, t3, t1);
     return t4;
   }
@@ -822,7 +821,7 @@ struct geglu {
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
     const V t0 = V(-0.5f) * gate;
     const auto t1 = A::product(t0, gate);
-    const V t2 = V(-0.70710677f) * gate;
+    const auto t2 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), gate);
     const V t3 = A::erfc_times(V(0.5f), t2, t1);
     const V t4 = V(0.3989423f) * gate;
     const V t5 = A::decay_exp_times(t4, t1);

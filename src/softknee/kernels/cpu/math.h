@@ -53,6 +53,7 @@ struct Arithmetic {
   static SOFTKNEE_INLINE V product(V a, V b) { return a * b; }
   static SOFTKNEE_INLINE V sum(V a, V b) { return a + b; }
   static SOFTKNEE_INLINE V high(V a) { return a; }
+  static SOFTKNEE_INLINE V size_of(V a) { return abs(a); }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
@@ -92,6 +93,8 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE Pair sum(V a, Pair b) { return sum(b, a); }
   static SOFTKNEE_INLINE V high(V a) { return a; }
   static SOFTKNEE_INLINE V high(Pair a) { return a.hi; }
+  static SOFTKNEE_INLINE Pair size_of(V a) { return Pair(abs(a)); }
+  static SOFTKNEE_INLINE Pair size_of(Pair a) { return Pair(abs(a.hi), select(a.hi < V(0.0f), -a.lo, a.lo)); }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   // the low part of ±∞ is NaN, and beyond `farthest` it makes no difference
   static SOFTKNEE_INLINE V refined(V r, Pair u) { return add_where(abs(u.hi) < V(farthest), r, u.lo); }
@@ -240,35 +243,41 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return larger(V(0.0f), A::high(u)) + fma(e * e, polynomial<1>(P::log1p_c, e), e);
   }
 
-  // exp(v²)·erfc(v) for v ≥ 0, 2 ULPs: a polynomial in q = (v − 2)/(v + 2) = 1 − 4t, times t = 1/(v + 2). Float32
-  // amends q and t by what the sum and the quotient lost. Beyond 15, where the polynomial ends, exp(−v²) is 0.
+  // exp(v²)·erfc(v) for 0 ≤ v ≤ 15, 2 ULPs: a polynomial in q = (v − 2)/(v + 2) = 1 − 4t, times t = 1/(v + 2). Float32
+  // amends q and t by what v, the sum and the quotient lost.
   static SOFTKNEE_INLINE V erfcx(V v) {
-    const V below = v + V(2.0f), t = V(1.0f) / below, q = fnma(V(4.0f), t, V(1.0f));
-    if constexpr (!full) return polynomial(P::erfcx_c, q) * t;
-    const V lost = fnma(t, v - (below - V(2.0f)), fnma(t, below, V(1.0f)));
-    const V value = polynomial(P::erfcx_c, fnma(V(4.0f) * t, lost, q)) * t;
+    const V t = V(1.0f) / (v + V(2.0f));
+    return polynomial(P::erfcx_c, fnma(V(4.0f), t, V(1.0f))) * t;
+  }
+  static SOFTKNEE_INLINE V erfcx(Pair v) {
+    const V below = v.hi + V(2.0f), t = V(1.0f) / below;
+    const V lost = fnma(t, (v.hi - (below - V(2.0f))) + v.lo, fnma(t, below, V(1.0f)));
+    const V value = polynomial(P::erfcx_c, fnma(V(4.0f) * t, lost, fnma(V(4.0f), t, V(1.0f)))) * t;
     return fma(value, lost, value);
   }
 
-  // a·erfc(u), 3.5 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left.
-  template <class U>
-  static SOFTKNEE_INLINE V erfc_times(V a, V u, U minus_square) {
+  // a·erfc(u), 3 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left. Beyond 15, where the
+  // polynomial ends, exp(−u²) is 0.
+  template <class U, class S>
+  static SOFTKNEE_INLINE V erfc_times(V a, U u, S minus_square) {
     const Power p = decay(minus_square);
-    const V y = erfcx(smaller(V(15.0f), abs(u))) * p.half;
-    const M right = u > V(0.0f);
+    const V y = erfcx(bounded(A::size_of(u))) * p.half;
+    const M right = A::high(u) > V(0.0f);
     return scale(finite_where(right, a) * select(right, y, V(2.0f) - scale(y, p.n)), only(right, p.n));
   }
-  template <class U>
-  static SOFTKNEE_INLINE V erfc(V u, U minus_square) {
+  template <class U, class S>
+  static SOFTKNEE_INLINE V erfc(U u, S minus_square) {
     return erfc_times(V(1.0f), u, minus_square);
   }
+  static SOFTKNEE_INLINE V bounded(V v) { return smaller(V(15.0f), v); }
+  static SOFTKNEE_INLINE Pair bounded(Pair v) { return Pair(bounded(v.hi), only(v.hi < V(15.0f), v.lo)); }
 
   // x·(2/√π + x²·P(x²)) up to 1, then 1 − erfc; 1.5 ULPs
   static SOFTKNEE_INLINE V erf(V x) {
     const V size = abs(x), square = x * x;
     const V near = size * polynomial(P::erf_c, smaller(V(1.0f), square));
     const Power p = decay(A::product(-size, size));
-    const V far = V(1.0f) - scale(erfcx(smaller(V(15.0f), size)) * p.half, p.n);
+    const V far = V(1.0f) - scale(erfcx(bounded(A::size_of(size))) * p.half, p.n);
     return signed_as(select(size < V(1.0f), near, far), x);
   }
 

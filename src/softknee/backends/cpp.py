@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 DIRECT = {
     "expm1", "tanh", "erf", "log", "log1p", "sqrt", "abs", "sign", "maximum", "minimum", "where", "finite",
 }  # fmt: skip
-AMPLIFYING = {"exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times"}
+AMPLIFYING = {
+    "exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times",
+    "sigmoid_slope",
+}  # fmt: skip
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # x ≤ t for a float x is x ≤ the largest float that is not above t
 DIRECTED = {"lt": "up", "ge": "up", "le": "down", "gt": "down"}
@@ -97,7 +100,11 @@ class Simplifier:
             (k, z), (j, y) = self.split(args[0]), self.split(args[1])
             return self.product(self.number("div", k, j), Expr("div", z, y))
         if op in ("sech2", "sech2_times"):
-            return Expr(op.replace("sech2", "sech2_half"), *args[:-1], self.product(constant(2.0), args[-1]))
+            twice = self.product(constant(2.0), args[-1])
+            k, _ = self.split(twice)
+            if k.op == "constant" and k.args[0] < 0:  # it is even
+                twice = self.product(MINUS, twice)
+            return Expr(op.replace("sech2", "sech2_half"), *args[:-1], twice)
         if op == "add":
             for a, b in (args, args[::-1]):
                 if (joined := self._joined(a, b)) is not None:
@@ -113,7 +120,7 @@ class Simplifier:
         u = z.args[-1]
         factor = self.product(k, z.args[0] if z.op.endswith("_times") else ONE)
         other = self.product(self.product(constant(4.0), j), y.args[0] if y.op.endswith("_times") else ONE)
-        return Expr("sigmoid_times", Expr("add", factor, Expr("sigmoid_times", other, self.product(MINUS, u))), u)
+        return Expr("sigmoid_slope", factor, other, u)
 
     def number(self, op: str, a: Expr, b: Expr) -> Expr:
         """A product or quotient of numbers."""
@@ -206,6 +213,10 @@ class Emitter:
             return f"A::{op}({', '.join([*map(self.value, factor), self.argument(u), square])})"
         if op in AMPLIFYING:
             *factor, u = args
+            if op in ("sigmoid", "sigmoid_times") and u.op == "neg":
+                # on the same exponential as σ(u)
+                last = self.argument(u.args[0])
+                return f"A::{op.replace('sigmoid', 'sigmoid_minus')}({', '.join([*map(self.value, factor), last])})"
             falls = op.startswith("exp") and self.falling(u)
             name = f"decay_{op}" if falls else op
             return f"A::{name}({', '.join([*map(self.value, factor), self.argument(u)])})"

@@ -83,8 +83,8 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
 
 @functools.cache
 def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    """PyTorch's op at the defaults, where it serves with autograd, and it or the kernel, where that serves without; None
-    where none does."""
+    """At the defaults: PyTorch's op, where it serves with autograd; and it or the kernel, where that serves without.
+    None where none does."""
     if activation.kind != "elementwise" or not dtype.is_floating_point:
         return None, None
     chosen = choose(activation, dtype, device)

@@ -489,12 +489,9 @@ struct silu {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = -x;
-    const V t1 = A::sigmoid_times(x, t0);
-    const V t2 = t1 + V(1.0f);
-    const V t3 = A::sigmoid_times(t2, x);
-    const V t4 = grad * t3;
-    return t4;
+    const V t0 = A::sigmoid_slope(V(1.0f), x, x);
+    const V t1 = grad * t0;
+    return t1;
   }
 };
 
@@ -545,13 +542,10 @@ struct gelu_tanh {
     const auto t5 = A::product(t4, x);
     const auto t6 = A::product(A::wide(0.044715f, 1.5461444e-09f), t5);
     const auto t7 = A::sum(x, t6);
-    const auto t8 = A::product(A::wide(-1.5957692f, 4.534068e-08f), t7);
-    const V t9 = A::sigmoid_times(t3, t8);
-    const V t10 = t9 + V(1.0f);
-    const auto t11 = A::product(A::wide(1.5957692f, -4.534068e-08f), t7);
-    const V t12 = A::sigmoid_times(t10, t11);
-    const V t13 = grad * t12;
-    return t13;
+    const auto t8 = A::product(A::wide(1.5957692f, -4.534068e-08f), t7);
+    const V t9 = A::sigmoid_slope(V(1.0f), t3, t8);
+    const V t10 = grad * t9;
+    return t10;
   }
 };
 
@@ -566,13 +560,10 @@ struct quick_gelu {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = V(1.702f) * x;
-    const auto t1 = A::product(A::wide(-1.702f, 2.193451e-08f), x);
-    const V t2 = A::sigmoid_times(t0, t1);
-    const V t3 = t2 + V(1.0f);
-    const auto t4 = A::product(A::wide(1.702f, -2.193451e-08f), x);
-    const V t5 = A::sigmoid_times(t3, t4);
-    const V t6 = grad * t5;
-    return t6;
+    const auto t1 = A::product(A::wide(1.702f, -2.193451e-08f), x);
+    const V t2 = A::sigmoid_slope(V(1.0f), t0, t1);
+    const V t3 = grad * t2;
+    return t3;
   }
 };
 
@@ -580,43 +571,39 @@ struct quick_gelu {
 struct mish {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = -x;
-    const V t1 = A::sigmoid(t0);
-    const V t2 = t1 + V(1.0f);
-    const V t3 = x * t2;
-    const V t4 = A::sigmoid_times(t1, t0);
-    const V t5 = t4 + V(1.0f);
-    const V t6 = t3 / t5;
-    const V t7 = A::sigmoid_times(t6, x);
-    return t7;
+    const V t0 = A::sigmoid_minus(x);
+    const V t1 = t0 + V(1.0f);
+    const V t2 = x * t1;
+    const V t3 = A::sigmoid_minus_times(t0, x);
+    const V t4 = t3 + V(1.0f);
+    const V t5 = t2 / t4;
+    const V t6 = A::sigmoid_times(t5, x);
+    return t6;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     x = A::finite(x);
-    const V t0 = -x;
-    const V t1 = A::sigmoid_times(x, t0);
+    const V t0 = A::sigmoid_slope(V(1.0f), x, x);
+    const V t1 = A::sigmoid_minus(x);
     const V t2 = t1 + V(1.0f);
-    const V t3 = A::sigmoid_times(t2, x);
-    const V t4 = A::sigmoid(t0);
-    const V t5 = t4 + V(1.0f);
-    const V t6 = V(-0.25f) * x;
-    const V t7 = A::sech2_half_times(t6, t0);
-    const V t8 = A::sigmoid_times(t7, x);
-    const V t9 = fma(t3, t5, t8);
-    const V t10 = A::sigmoid_times(t4, t0);
-    const V t11 = t10 + V(1.0f);
-    const V t12 = t9 / t11;
-    const V t13 = x * t5;
-    const V t14 = A::sech2_half_times(V(-0.25f), t0);
-    const V t15 = A::sigmoid_times(t14, t0);
-    const V t16 = t15 + t15;
-    const V t17 = t13 * t16;
-    const V t18 = t17 / t11;
-    const V t19 = t18 / t11;
-    const V t20 = A::sigmoid_times(t19, x);
-    const V t21 = t12 - t20;
-    const V t22 = grad * t21;
-    return t22;
+    const V t3 = V(-0.25f) * x;
+    const V t4 = A::sech2_half_times(t3, x);
+    const V t5 = A::sigmoid_times(t4, x);
+    const V t6 = fma(t0, t2, t5);
+    const V t7 = A::sigmoid_minus_times(t1, x);
+    const V t8 = t7 + V(1.0f);
+    const V t9 = t6 / t8;
+    const V t10 = x * t2;
+    const V t11 = A::sech2_half_times(V(-0.25f), x);
+    const V t12 = A::sigmoid_minus_times(t11, x);
+    const V t13 = t12 + t12;
+    const V t14 = t10 * t13;
+    const V t15 = t14 / t8;
+    const V t16 = t15 / t8;
+    const V t17 = A::sigmoid_times(t16, x);
+    const V t18 = t9 - t17;
+    const V t19 = grad * t18;
+    return t19;
   }
 };
 
@@ -655,9 +642,8 @@ struct logsigmoid {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = -x;
-    const V t1 = A::sigmoid_times(grad, t0);
-    return t1;
+    const V t0 = A::sigmoid_minus_times(grad, x);
+    return t0;
   }
 };
 
@@ -844,15 +830,12 @@ struct swiglu {
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = -gate;
-    const V t1 = A::sigmoid_times(gate, t0);
-    const V t2 = t1 + V(1.0f);
+    const V t0 = A::sigmoid_slope(V(1.0f), gate, gate);
+    const V t1 = grad * t0 * up;
+    const V t2 = grad * gate;
     const V t3 = A::sigmoid_times(t2, gate);
-    const V t4 = grad * t3 * up;
-    const V t5 = grad * gate;
-    const V t6 = A::sigmoid_times(t5, gate);
-    of_gate = t4;
-    of_up = t6;
+    of_gate = t1;
+    of_up = t3;
   }
 };
 
@@ -913,22 +896,19 @@ struct swiglu_clamped {
     const V t1 = A::where(t0, V(0.0f), V(1.0f));
     const V t2 = smaller(V(u[0]), gate);
     const V t3 = t2 * t1;
-    const auto t4 = A::minus(t2);
-    const V t5 = A::sigmoid_times(t3, t4);
-    const V t6 = t1 + t5;
-    const V t7 = A::sigmoid_times(t6, t2);
-    const V t8 = larger(V(u[2]), up);
-    const V t9 = smaller(V(u[0]), t8);
-    const V t10 = grad * t7 * t9;
-    const V t11 = grad * t2;
-    const M t12 = t8 > V(u[4]);
-    const M t13 = up < V(u[5]);
-    const V t14 = A::where(t13, V(0.0f), V(1.0f));
-    const V t15 = A::where(t12, V(0.0f), t14);
-    const V t16 = t11 * t15;
-    const V t17 = A::sigmoid_times(t16, t2);
-    of_gate = t10;
-    of_up = t17;
+    const V t4 = A::sigmoid_slope(t1, t3, t2);
+    const V t5 = larger(V(u[2]), up);
+    const V t6 = smaller(V(u[0]), t5);
+    const V t7 = grad * t4 * t6;
+    const V t8 = grad * t2;
+    const M t9 = t5 > V(u[4]);
+    const M t10 = up < V(u[5]);
+    const V t11 = A::where(t10, V(0.0f), V(1.0f));
+    const V t12 = A::where(t9, V(0.0f), t11);
+    const V t13 = t8 * t12;
+    const V t14 = A::sigmoid_times(t13, t2);
+    of_gate = t7;
+    of_up = t14;
   }
 };
 
@@ -962,23 +942,20 @@ struct situ_glu {
     const V t5 = A::tanh(t4);
     const V t6 = V(u[1]) * t5;
     const V t7 = A::where(t3, gate, t6);
-    const V t8 = -gate;
-    const V t9 = A::sigmoid_times(t7, t8);
-    const V t10 = t1 + t9;
-    const V t11 = A::sigmoid_times(t10, gate);
-    const V t12 = A::abs(up);
-    const M t13 = t12 < V(u[5]);
-    const V t14 = V(u[8]) * up;
-    const V t15 = A::tanh(t14);
-    const V t16 = V(u[6]) * t15;
-    const V t17 = A::where(t13, up, t16);
-    const V t18 = grad * t11 * t17;
-    const V t19 = grad * t7;
-    const auto t20 = A::product(A::wide(u[12], u[13]), up);
-    const V t21 = A::sech2_half_times(t19, t20);
-    const V t22 = A::sigmoid_times(t21, gate);
-    of_gate = t18;
-    of_up = t22;
+    const V t8 = A::sigmoid_slope(t1, t7, gate);
+    const V t9 = A::abs(up);
+    const M t10 = t9 < V(u[5]);
+    const V t11 = V(u[8]) * up;
+    const V t12 = A::tanh(t11);
+    const V t13 = V(u[6]) * t12;
+    const V t14 = A::where(t10, up, t13);
+    const V t15 = grad * t8 * t14;
+    const V t16 = grad * t7;
+    const auto t17 = A::product(A::wide(u[12], u[13]), up);
+    const V t18 = A::sech2_half_times(t16, t17);
+    const V t19 = A::sigmoid_times(t18, gate);
+    of_gate = t15;
+    of_up = t19;
   }
 };
 

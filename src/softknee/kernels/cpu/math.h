@@ -185,19 +185,40 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   }
 
   // a·σ(u), 2.5 ULPs. With e = exp(−|u|): 1/(1 + e) on the right, e/(1 + e) on the left, there the exponent last.
+  // Likewise a·σ(−u), from the same e.
   template <class U>
   static SOFTKNEE_INLINE V sigmoid_times(V a, U u) {
-    const Power p = decay(A::minus_size(u));
-    const M left = A::high(u) < V(0.0f);
+    return logistic_times(a, decay(A::minus_size(u)), A::high(u) < V(0.0f));
+  }
+  template <class U>
+  static SOFTKNEE_INLINE V sigmoid_minus_times(V a, U u) {
+    return logistic_times(a, decay(A::minus_size(u)), A::high(u) > V(0.0f));
+  }
+  static SOFTKNEE_INLINE V logistic_times(V a, Power p, M left) {
     const V below = V(1.0f) + scale(p.half, p.n);
     return scale(finite_where(left, a) * select(left, p.half, V(1.0f)) / below, only(left, p.n));
   }
   // 2 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sigmoid(U u) {
-    const Power p = decay(A::minus_size(u));
-    const M left = A::high(u) < V(0.0f);
+    return logistic(decay(A::minus_size(u)), A::high(u) < V(0.0f));
+  }
+  template <class U>
+  static SOFTKNEE_INLINE V sigmoid_minus(U u) {
+    return logistic(decay(A::minus_size(u)), A::high(u) > V(0.0f));
+  }
+  static SOFTKNEE_INLINE V logistic(Power p, M left) {
     return scale(select(left, p.half, V(1.0f)) / (V(1.0f) + scale(p.half, p.n)), only(left, p.n));
+  }
+
+  // σ(u)·(a + b·σ(−u)), the derivative of what σ gates, 3 ULPs of the larger term
+  template <class U>
+  static SOFTKNEE_INLINE V sigmoid_slope(V a, V b, U u) {
+    const Power p = decay(A::minus_size(u));
+    const M left = A::high(u) < V(0.0f), right = A::high(u) > V(0.0f);
+    const V e = scale(p.half, p.n), below = V(1.0f) + e;
+    const V inner = fma(finite_where(right, b), select(left, V(1.0f), e) / below, a);
+    return scale(finite_where(left, inner) * select(left, p.half, V(1.0f)) / below, only(left, p.n));
   }
 
   // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 3 ULPs

@@ -28,8 +28,6 @@ from .tables import HALVES
 
 ENOUGH = 4.0
 EXACT = 0.501
-# PyTorch's own autograd costs a small tensor less than ours, so as good as equal is not enough
-FASTER = 1.15
 ORDERS = ("f", "f′", "f″")
 
 
@@ -104,23 +102,22 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     if kernel is None:
         return without
     exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
-    if activation.kind == "gated":
-        return Path("kernel", "kernel", without.reason) if all(exact[:2]) else without
     backward = "kernel" if exact[1] else _own(activation, dtype, device)
     if not exact[0]:
         return Path(without.forward, without.backward if without.backward == "native" else backward, without.reason)
     if without.forward != "native":
         return Path("kernel", backward, without.reason)
     faster = speed(activation, dtype, "native") / speed(activation, dtype, "kernel")
-    if faster < FASTER:
+    if faster < 1:
         return Path("native", without.backward if without.backward == "native" else backward, without.reason)
     return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long")
 
 
 def _enough(activation: Activation, dtype: torch.dtype, order: int) -> float:
-    """The error that is good enough: correctly rounded in half precision, else 4 ULPs or what the composite has."""
-    mine = figures(activation, dtype, "composite" if activation.kind == "elementwise" else "joint")
-    return EXACT if dtype in HALVES else max(ENOUGH, mine[order].ulp if mine and len(mine) > order else 0.0)
+    """The error that is good enough: correctly rounded in half precision, else 4 ULPs; or what the other path has."""
+    own = _own(activation, dtype, "cpu") if activation.kind == "elementwise" else "joint"
+    mine = figures(activation, dtype, own)
+    return max(EXACT if dtype in HALVES else ENOUGH, mine[order].ulp if mine and len(mine) > order else 0.0)
 
 
 def _own(activation: Activation, dtype: torch.dtype, device: str) -> str:

@@ -143,6 +143,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // exact, and the second leaves 2⁻²⁷. u: at most `farthest` in size.
   static SOFTKNEE_INLINE V reduced(V u, V& n) {
     n = round(u * V(1.44269504f));
+    if constexpr (!full) return fnma(n, V(0.693147182f), u);  // the second step is below what they see
     return fnma(n, V(-1.9046542e-09f), fnma(n, V(0.693147182f), u));
   }
 
@@ -290,7 +291,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE V erfc(U u, S minus_square) {
     return erfc_times(V(1.0f), u, minus_square);
   }
-  static SOFTKNEE_INLINE V bounded(V v) { return smaller(V(15.0f), v); }
+  static SOFTKNEE_INLINE V bounded(V v) { return full ? smaller(V(15.0f), v) : v; }  // ∞ may be there: 1/∞ is 0
   static SOFTKNEE_INLINE Pair bounded(Pair v) { return Pair(bounded(v.hi), only(v.hi < V(15.0f), v.lo)); }
 
   // x·(2/√π + x²·P(x²)) up to 1, then 1 − erfc; 1.5 ULPs

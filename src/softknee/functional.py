@@ -97,8 +97,8 @@ def _variants(activation: Activation) -> Callable[..., Tensor]:
 def _packed(activation: Activation) -> Callable[..., Tensor]:
     """PyTorch's glu: one packed tensor."""
 
-    def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout)) -> Tensor:
-        return call(activation, *unpack(input, dim, layout))
+    def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout), **parameters: Any) -> Tensor:
+        return call(activation, *unpack(input, dim, layout), **parameters)
 
     options = [("dim", -1, _POSITIONAL), ("layout", activation.layout, _KEYWORD)]
     return _dressed(function, activation, ["input"], options)

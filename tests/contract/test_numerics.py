@@ -212,6 +212,14 @@ def test_limits_of_a_call(elementwise):
         check_limit(elementwise, end, [limit, *(float(elementwise.derivative(end, order=order)) for order in (1, 2))])
 
 
+def test_no_nan_at_either_end(elementwise):
+    """f, f′, f″ and the derivative by each parameter, at ±∞ and the largest numbers, whatever the parameters."""
+    ends = [-math.inf, -1.7e308, 1.7e308, math.inf]
+    for setting in parameter_settings(elementwise):
+        for order, wrt in [(0, None), (1, None), (2, None), *((1, n) for n, v in setting.items() if math.isfinite(v))]:
+            assert not np.isnan(elementwise.derivative(ends, order=order, wrt=wrt, **setting)).any(), (order, wrt)
+
+
 def test_gated_at_infinity(gated):
     """One input at ±∞, the other a number: f as IEEE arithmetic has it, f′ what it tends to."""
     for (gate, up), order in itertools.product([(math.inf, 2.0), (-math.inf, 2.0)], [(0, 0), (1, 0), (0, 1)]):
@@ -343,10 +351,14 @@ def values_at_every_place(function, count, value, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("way", ["composite", "call"])
 def test_place_does_not_matter(traced, dtype, way):
+    """Where a call takes PyTorch's op, whose vector lanes and scalar tail differ, within what that is allowed."""
     function = by(way, traced)
+    native = way == "call" and traced.path(*[torch.zeros(1, dtype=dtype)] * len(traced.inputs)).forward == "native"
     for value in (-8.1, -5.0, -5.06, -0.3, 1.7, 9.3):
         found, slopes = values_at_every_place(function, len(traced.inputs), value, dtype)
-        assert len(found) == len(slopes) == 1, (value, found, slopes)
+        spread = max(found) - min(found)
+        assert len(found) == 1 or (native and spread <= 4 * torch.finfo(dtype).eps * abs(max(found))), (value, found)
+        assert len(slopes) == 1, (value, slopes)
 
 
 def test_the_bound_can_fail():

@@ -153,9 +153,10 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
     _check(activation, inputs)
     if activation.stochastic:
         return _sampled(activation, x, **parameters)
+    resolved = activation.resolve(parameters) if parameters else activation.defaults
     if activation.expression.op == "symbol":
         return x  # the identity
-    return _computed(activation, inputs, activation.resolve(parameters) if parameters else activation.defaults)
+    return _computed(activation, inputs, resolved)
 
 
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
@@ -316,9 +317,10 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
     for name, x in zip(activation.inputs, inputs, strict=True):
-        if not x.is_floating_point():
+        if not x.is_floating_point() or x.dtype.itemsize < 2:
+            right = "have 16 bits an element or more" if x.is_floating_point() else "be a real floating-point tensor"
             dtype = str(x.dtype).removeprefix("torch.")
-            raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
+            raise InputError(f"{activation.name}: {name} must {right}, got {dtype}")
 
 
 def settled(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -373,7 +375,7 @@ def _normalize(
     x = x if dtype is None else x.to(dtype)
     _check(activation, (x,))
     assert activation.apply is not None
-    resolved = activation.resolve(parameters)
+    resolved = settled(activation, x, parameters)
     if not activation.stochastic:
         return activation.apply(x, dim, **resolved)
     return activation.apply(x, noise_like(x, generator), dim, **resolved)

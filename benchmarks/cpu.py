@@ -147,7 +147,13 @@ def main() -> int:
         mean = geomean([ratio for name, ratio in found.items() if name not in GATED] or list(found.values()))
         means.append({"regime": regime, "peer": who, "dtype": word, "size": size, "geomean": round(mean, 3)})
         print(f"geomean {regime:17} {who:9} {word:9} {size:8} {mean:.2f}")
-    result = {"unit": "ns per element", "of": "the least times" if arguments.least else "medians", "isa": cpu.isa(), "geomeans": means, "rows": rows}
+    result = {
+        "unit": "ns per element",
+        "of": "the least times" if arguments.least else "medians",
+        "isa": cpu.isa(),
+        "geomeans": means,
+        "rows": rows,
+    }
     result["machine"] = machine()
     if not arguments.names:
         path = Path(__file__).parent / "results/cpu.json"

@@ -35,7 +35,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def _library() -> ctypes.CDLL | str:
     """The loaded library, or why there is none."""
     if not LIBRARY.exists():
-        return "this installation has no compiled kernels: no C++ compiler was found when softknee was installed"
+        return "no compiled kernels: there was no C++ compiler, or no torch, when softknee was installed"
     try:
         torch.ops.load_library(LIBRARY)
         library = ctypes.CDLL(str(LIBRARY))

@@ -68,7 +68,7 @@ def measured() -> dict[str, Any]:
 
 def figures(activation: Activation, dtype: torch.dtype, path: str) -> list[Figure] | None:
     """The recorded figures of f, f′, f″, or None where there are none: a user's own activation, an op torch lacks."""
-    if not activation.formula.__module__.startswith("softknee.catalog."):
+    if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
         return None
     rows = measured()["entries"].get(activation.name, {}).get(str(dtype).removeprefix("torch."), {})
     if path not in rows:

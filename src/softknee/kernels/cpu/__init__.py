@@ -72,7 +72,7 @@ def described() -> str:
 def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
     """`torch.ops.softknee`'s forward, out and backward of this activation, registered now if they were not; None where
     there are no kernels for it."""
-    if not activation.formula.__module__.startswith("softknee.catalog."):
+    if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
         return None
     library = _library()
     if isinstance(library, str) or library.softknee_register(activation.name.encode()):

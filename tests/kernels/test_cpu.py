@@ -276,6 +276,18 @@ def test_every_instruction_set_gives_the_same_bits():
     assert len(set(found.values())) == 1
 
 
+def test_the_portable_kernels_are_not_taken():
+    code = """
+import softknee, softknee.environment, torch
+from softknee.kernels import cpu
+x = torch.randn(3)
+assert softknee.get("gelu").path(x).forward == "composite" and cpu.forward(softknee.get("gelu"), x) is not None
+print(softknee.environment.environment()["kernels"])
+"""
+    done = on("portable", code)
+    assert done.stdout.strip() == "compiled for portable, too slow here to be taken", done.stderr[-2000:]
+
+
 def test_an_unknown_instruction_set_is_named():
     done = on("sse9", "from softknee.kernels import cpu; cpu.isa()")
     assert done.returncode and "SOFTKNEE_ISA='sse9' is unknown; it must be one of avx512" in done.stderr

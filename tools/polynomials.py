@@ -80,14 +80,6 @@ FITS = (
     Fit("erf", "(erf(x)/x − 2/√π) in t = x², |x| ≤ 1, relative to erf(x)/x",
         lambda t: np.where(t == 0, 2 / np.pi**0.5, special.erf(np.sqrt(t)) / np.sqrt(np.where(t == 0, 1, t))),
         0.0, 1.0, (7, 6, 5), one),
-    Fit("sin", "(sin(x)/x − 1)/x² in t = x², |x| ≤ π/4",
-        series(lambda k: (-1) ** (k + 1) / factorial(2 * k + 3), 12), 0.0, 0.62, (3, 2, 2), lambda t: t + 1e-9),
-    Fit("cos", "(cos(x) − 1 + x²/2)/x⁴ in t = x², |x| ≤ π/4",
-        series(lambda k: (-1) ** k / factorial(2 * k + 4), 12), 0.0, 0.62, (2, 2, 1), lambda t: t * t + 1e-9),
-    Fit("atan", "(atan(x)/x − 1)/x² in t = x², |x| ≤ 1",
-        lambda t: np.where(t < 1e-3, series(lambda k: (-1) ** (k + 1) / (2 * k + 3), 12)(t),
-                           (np.arctan(np.sqrt(t)) / np.sqrt(t + (t == 0)) - 1) / (t + (t == 0))),
-        0.0, 1.0, (9, 7, 5), lambda t: t + 1e-9),
 )  # fmt: skip
 
 

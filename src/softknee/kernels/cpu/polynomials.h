@@ -34,20 +34,5 @@ constexpr float erf_full[] = {1.1283792f, -0.37613207f, 0.11292796f, -0.02740224
 constexpr float erf_half[] = {1.1283791f, -0.37612203f, 0.11278688f, -0.026646266f, 0.0047902917f, -0.0004488772f, -3.8368784e-05f};  // error 2^-24.0
 constexpr float erf_bfloat[] = {1.1283791f, -0.37612247f, 0.11279623f, -0.026697123f, 0.0049024587f, -0.0005574331f};  // error 2^-24.0
 
-// (sin(x)/x − 1)/x² in t = x², |x| ≤ π/4
-constexpr float sin_full[] = {-0.16666667f, 0.00833338f, -0.00019853476f, 2.8368029e-06f};  // error 2^-32.5
-constexpr float sin_half[] = {-0.16666655f, 0.008332188f, -0.00019517995f};  // error 2^-28.0
-constexpr float sin_bfloat[] = {-0.16666655f, 0.008332188f, -0.00019517995f};  // error 2^-28.0
-
-// (cos(x) − 1 + x²/2)/x⁴ in t = x², |x| ≤ π/4
-constexpr float cos_full[] = {0.041666646f, -0.0013887301f, 2.4430668e-05f};  // error 2^-33.1
-constexpr float cos_half[] = {0.041666646f, -0.0013887301f, 2.4430668e-05f};  // error 2^-33.1
-constexpr float cos_bfloat[] = {0.041661225f, -0.0013651279f};  // error 2^-23.8
-
-// (atan(x)/x − 1)/x² in t = x², |x| ≤ 1
-constexpr float atan_full[] = {-0.33333328f, 0.19999722f, -0.1428047f, 0.11062278f, -0.0882595f, 0.06774846f, -0.045151565f, 0.02292798f, -0.007498915f, 0.0011496948f};  // error 2^-31.1
-constexpr float atan_half[] = {-0.33333167f, 0.19994147f, -0.14214285f, 0.10679223f, -0.07581154f, 0.04356009f, -0.016585084f, 0.002975537f};  // error 2^-26.0
-constexpr float atan_bfloat[] = {-0.3332884f, 0.1990282f, -0.13567387f, 0.08529996f, -0.038215715f, 0.008248644f};  // error 2^-20.5
-
 }  // namespace polynomials
 }  // namespace softknee

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import re
 
 import pytest
 import torch
@@ -51,6 +52,24 @@ def test_learned_per_channel():
     with pytest.raises(InputError, match="has no in dimension|no"):
         sn.PReLU(4)(torch.tensor(1.0))
     assert sn.PReLU()(torch.tensor(-1.0)).shape == ()
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (0,), (3, 1), (1, 3)], ids=str)
+def test_learned_values_that_do_not_fit_the_channels(shape):
+    message = rf"prelu: weight of shape {re.escape(str(shape))} does not fit channels=3; it must be one value, or 3"
+    with pytest.raises(InputError, match=message):
+        sn.Activation("prelu", channels=3, weight=torch.rand(shape))
+    with pytest.raises(InputError, match="does not fit channels=1; it must be one value$"):
+        sn.Activation("prelu", weight=torch.rand(2))
+    for value in (torch.tensor(0.1), torch.tensor([0.1]), torch.tensor([0.1, 0.2, 0.3])):
+        weight = sn.Activation("prelu", channels=3, weight=value).weight
+        assert torch.equal(weight.detach(), value.expand(3))
+
+
+@pytest.mark.parametrize("channels", [2.5, "3", True, None, -1])
+def test_channels_are_a_whole_number(channels):
+    with pytest.raises(InputError, match=f"channels must be a whole number of at least 1, got {channels!r}"):
+        sn.Activation("prelu", channels=channels)
 
 
 def test_any_parameter_may_be_learned():
@@ -116,7 +135,7 @@ def test_repr():
 def test_errors():
     with pytest.raises(InputError, match="softmax needs dim"):
         sn.Softmax()
-    with pytest.raises(InputError, match="channels must be at least 1"):
+    with pytest.raises(InputError, match="channels must be a whole number of at least 1, got 0"):
         sn.Activation("prelu", channels=0)
     with pytest.raises(AttributeError, match="no attribute 'SiLo'"):
         _ = sn.SiLo

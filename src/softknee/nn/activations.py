@@ -60,9 +60,10 @@ class Activation(nn.Module):
         self.dim = self.activation.dim if dim is None else dim
         if self.activation.kind == "normalizer" and self.dim is None:
             raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
-        if channels < 1 or (channels > 1 and self.activation.kind != "elementwise"):
-            allowed = "at least 1" if self.activation.kind == "elementwise" else "1"
-            raise InputError(f"{self.activation.name}: channels must be {allowed}, got {channels}")
+        whole = isinstance(channels, int) and not isinstance(channels, bool)
+        if not whole or channels < 1 or (channels > 1 and self.activation.kind != "elementwise"):
+            allowed = "a whole number of at least 1" if self.activation.kind == "elementwise" else "1"
+            raise InputError(f"{self.activation.name}: channels must be {allowed}, got {channels!r}")
         resolved = self.activation.resolve(parameters)
         if isinstance(learn, str):
             raise InputError(f"learn must be a tuple of names, got the string {learn!r}")
@@ -76,6 +77,11 @@ class Activation(nn.Module):
                 raise InputError(f"{self.activation.name}: {name} is a tensor; to learn it pass learn=({name!r},)")
         for name in self.learned:
             value = torch.as_tensor(resolved[name], dtype=dtype or torch.get_default_dtype(), device=device)
+            if value.ndim > 1 or value.numel() not in (1, channels):
+                raise InputError(
+                    f"{self.activation.name}: {name} of shape {tuple(value.shape)} does not fit channels={channels}; "
+                    f"it must be one value{f', or {channels}' if channels > 1 else ''}"
+                )
             self.register_parameter(name, nn.Parameter(value.detach().expand(channels).clone()))
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ rounded up to the number that the tests enforce.
 - Normalizers: f in units of ulp(max(|f|, 2⁻⁴)) + |x|·ε.
 - In bfloat16 and float16 the unit is the ULP alone.
 - bfloat16 and float16: all inputs. float32: every 4001st of all bit patterns, [−120, 120] in steps of 0.01, and the
-  neighbourhood of each kink. float64: 500 random exponents, 400 normal numbers and the tails, against mpmath. Gated
+  neighbourhood of each kink. float64: 500 random exponents, 2000 normal numbers and the tails, against mpmath. Gated
   activations and normalizers: a million random inputs (float64: 500), normal with deviation 3.
 """
 

@@ -105,12 +105,21 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     backward = "kernel" if exact[1] else _own(activation, dtype, device)
     if not exact[0]:
         return Path(without.forward, without.backward if without.backward == "native" else backward, without.reason)
-    if without.forward != "native":
+    if not _is_exact(activation, dtype):
         return Path("kernel", backward, without.reason)
     faster = speed(activation, dtype, "native") / speed(activation, dtype, "kernel")
-    if faster < 1:
+    if faster < 1 and without.forward == "native":
         return Path("native", without.backward if without.backward == "native" else backward, without.reason)
-    return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long")
+    return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long at 64K elements")
+
+
+def _is_exact(activation: Activation, dtype: torch.dtype) -> bool:
+    """Whether PyTorch has an op on the CPU whose values are good enough."""
+    native = figures(activation, dtype, "native") if activation.torch is not None else None
+    if native is None:
+        return False
+    own = _own(activation, dtype, "cpu")
+    return not _wrong("f", native[0], (figures(activation, dtype, own) or native)[0], own, "cpu")
 
 
 def _enough(activation: Activation, dtype: torch.dtype, order: int) -> float:

@@ -189,7 +189,7 @@ def test_a_kernel_is_taken_where_it_is_exact_and_pays(monkeypatch):
         return paths.choose.__wrapped__(softknee.get("relu"), torch.float32, "cpu")
 
     paths.uncompiled.cache_clear()
-    assert str(chosen(good, 1.0, 2.0)) == "kernel: PyTorch's op takes 2.0 times as long"
+    assert str(chosen(good, 1.0, 2.0)) == "kernel: PyTorch's op takes 2.0 times as long at 64K elements"
     assert chosen(good, 1.0, 0.9).forward == "native"
     for bad in (paths.Figure(9.0, 0.0), paths.Figure(0.5, 0.0, lost=3.0)):
         assert chosen(bad, 1.0, 2.0).forward == "native"

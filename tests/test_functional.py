@@ -55,6 +55,17 @@ def test_softmax_temperature():
         SF.softmax(row, -1, None, 0.5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e-38, 1e-46, 1e-310, 5e-324])
+def test_a_temperature_below_the_smallest_normal_is_one_hot(temperature, dtype):
+    x = torch.tensor([2.0, 1.0, 2.0, -math.inf, -5.0], dtype=dtype, requires_grad=True)
+    y = SF.softmax(x, -1, temperature=temperature)
+    assert y.tolist() == [0.5, 0.0, 0.5, 0.0, 0.0]
+    assert not torch.autograd.grad(y[0], x)[0].isnan().any()
+    assert SF.log_softmax(x, -1, temperature=temperature)[0].item() == pytest.approx(-math.log(2), rel=1e-2)
+    assert SF.gumbel_softmax(x, temperature).sum() == 1.0
+
+
 def test_softmax_temperature_learns():
     logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     t = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import re
 
 import numpy as np
@@ -34,15 +36,45 @@ def test_a_value_that_breaks_a_condition(violation):
     """Each condition, each parameter in it: as a number, as a tensor, as one element of many, in a module."""
     activation, name, number, condition = violation
     x = example(activation)
-    for value in (number, torch.tensor(number, dtype=torch.float64)):
-        with refused(activation.name, name, f"{number:g}"[:6], "out of range; it must be", condition):
-            call(activation, *x, **{name: value})
+    message = (activation.name, name, f"{number:g}"[:6], "out of range; it must be", condition)
+    with refused(*message):
+        call(activation, *x, **{name: torch.tensor(number, dtype=torch.float64)})
     many = torch.full((3, 1), float(activation.defaults[name]), dtype=torch.float64)
     many[2] = number
     with refused(activation.name, f"{name}=[", f"{number:g}"[:6], "out of range; it must be", condition):
         call(activation, *x, **{name: many})
-    with refused(activation.name, name, f"{number:g}"[:6], "out of range; it must be", condition):
-        CASES[activation.name].module(**{name: number})
+    for build in (functools.partial(call, activation, *x), CASES[activation.name].module):
+        with refused(activation.name, name, "must not be NaN") if math.isnan(number) else refused(*message):
+            build(**{name: number})
+
+
+def test_a_number_that_is_no_float(parametrized):
+    """NaN, and an integer beyond the largest float, of whatever sign."""
+    for name in numbers(parametrized):
+        wrong = {math.nan: "must not be NaN", np.float32("nan"): "must not be NaN"}
+        wrong |= {sign * 10**400: "must be at most 1.79769e+308, or inf" for sign in (1, -1)}
+        for value, message in wrong.items():
+            for build in (
+                functools.partial(call, parametrized, *example(parametrized)),
+                CASES[parametrized.name].module,
+            ):
+                with refused(f"{parametrized.name}: {name} {message}"):
+                    build(**{name: value})
+
+
+def test_an_infinite_parameter_is_refused_or_gives_no_nan(parametrized):
+    """Of those that modules do not learn: what may be infinite has its limit as its value."""
+    line = torch.tensor([-3.0, -1e-3, 0.0, 1e-3, 3.0])
+    for name, end in itertools.product(numbers(parametrized), (-math.inf, math.inf)):
+        if parametrized.parameters[name].learnable:
+            continue
+        x = [line.clone().requires_grad_() for _ in parametrized.inputs]
+        try:
+            y = call(parametrized, *x, **{name: end})
+        except InputError as error:
+            assert "is out of range; it must be" in str(error)
+            continue
+        assert not any(v.isnan().any() for v in (y, *torch.autograd.grad(y.sum(), x))), (name, end)
 
 
 def test_every_condition_is_broken_above(activation):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import pickle
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
@@ -47,7 +48,7 @@ class Parameter:
     high: float = math.inf
 
     def check(self, value: Any, owner: str) -> None:
-        """Raises InputError where `value` is of the wrong type."""
+        """Raises InputError where `value` is of the wrong type, NaN as a number, or too large for a float."""
         if isinstance(self.default, bool):
             if not isinstance(value, bool):
                 raise InputError(f"{owner}: {self.name} must be True or False, got {value!r}")
@@ -57,6 +58,12 @@ class Parameter:
                 raise InputError(f"{owner}: {self.name} must be a real floating-point tensor, got {dtype}")
         elif isinstance(value, bool) or not isinstance(value, Real):
             raise InputError(f"{owner}: {self.name} must be a number or a tensor, got {type(value).__name__}")
+        elif value != value:
+            raise InputError(f"{owner}: {self.name} must not be NaN")
+        elif isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise InputError(
+                f"{owner}: {self.name} must be at most {sys.float_info.max:g}, or inf; got a larger integer"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,7 +55,7 @@ def _clip(x, limit, ops):
     aliases=("swigluoai",),
     source="OpenAI 2025, gpt-oss, arXiv:2508.10925",
     layout="interleaved",
-    conditions=("0 < limit",),
+    conditions=("-inf < alpha", "alpha < inf", "0 < limit"),
     module_name="SwiGLUOAI",
     tags=("ffn", "transformer", "llm"),
 )
@@ -80,7 +80,7 @@ def swiglu_clamped(gate, up, ops, *, limit=10.0):
 @gated(
     aliases=("situ_and_mul", "softcapped_swiglu"),
     source="Kimi K3 2026, arXiv:2607.24653; Inkling-2",
-    conditions=("0 < gate_cap", "0 < up_cap"),
+    conditions=("0 < gate_cap", "gate_cap < inf", "0 < up_cap", "up_cap < inf"),
     module_name="SiTUGLU",
     tags=("ffn", "transformer", "llm"),
 )

@@ -38,6 +38,7 @@ ALPHA_P, ALPHA_N = math.log(math.expm1(0.8)), math.log(math.expm1(0.3))
     source="Huang & Schlag 2024, arXiv:2411.13010",
     limits=(math.inf, math.inf),
     learnable=("alpha_p", "alpha_n"),
+    conditions=("-inf < beta", "beta < inf"),
     module_name="XIELU",
     tags=("hidden", "llm", "learnable"),
 )

@@ -13,6 +13,9 @@ def _tempered(function, x, dim, temperature):
         return function(x, dim)
     # Half precision is computed in float32 and rounded once.
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if not isinstance(temperature, torch.Tensor):
+        # Below the smallest normal number its reciprocal overflows, and 0·∞ is NaN.
+        temperature = max(temperature, torch.finfo(wide.dtype).tiny)
     # Softmax does not change under a shift, so the shift needs no gradient.
     top = wide.detach().amax(dim, keepdim=True) if x.numel() else wide.detach()
     # A masked −∞ is kept out of the division: ∞/∞ and 0·∞ in its gradient are NaN.

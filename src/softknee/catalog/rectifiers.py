@@ -53,6 +53,7 @@ def relu2(x, ops):
     aliases=("lrelu",),
     source="Maas et al. 2013, ICML",
     limits=(-math.inf, math.inf),
+    conditions=("-inf < negative_slope", "negative_slope < inf"),
     torch="leaky_relu",
     torch_module="LeakyReLU",
     tags=("hidden", "cnn"),
@@ -91,6 +92,7 @@ def hardtanh(x, ops, *, min_val=-1.0, max_val=1.0):
 @elementwise(
     source="Clevert et al. 2015, arXiv:1511.07289",
     limits=(-1.0, math.inf),
+    conditions=("-inf < alpha", "alpha < inf"),
     torch="elu",
     torch_module="ELU",
     tags=("hidden",),
@@ -103,7 +105,7 @@ def elu(x, ops, *, alpha=1.0):
 @elementwise(
     source="Barron 2017, arXiv:1704.07483",
     limits=(-1.0, math.inf),
-    conditions=("0 < alpha",),
+    conditions=("0 < alpha", "alpha < inf"),
     torch="celu",
     torch_module="CELU",
     tags=("hidden",),

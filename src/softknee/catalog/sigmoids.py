@@ -55,7 +55,7 @@ def _softcap_stable(x, ops, *, cap):
     source="Bello et al. 2016, arXiv:1611.09940; Gemma 2 2024, arXiv:2408.00118",
     stable=_softcap_stable,
     limits=(-30.0, 30.0),
-    conditions=("0 < cap",),
+    conditions=("0 < cap", "cap < inf"),
     tags=("attention", "llm"),
 )
 def softcap(x, ops, *, cap=30.0):
@@ -93,7 +93,7 @@ def _laplace_stable(x, ops, *, mu, sigma):
     source="Ma et al. 2022 (MEGA), arXiv:2209.10655",
     stable=_laplace_stable,
     limits=(0.0, 1.0),
-    conditions=("0 < sigma",),
+    conditions=("-inf < mu", "mu < inf", "0 < sigma", "sigma < inf"),
     tags=("attention",),
 )
 def laplace(x, ops, *, mu=0.707107, sigma=0.282095):

@@ -17,7 +17,7 @@ def _softplus_stable(x, ops, *, beta, threshold):
     source="Dugas et al. 2001, NeurIPS",
     stable=_softplus_stable,
     limits=(0.0, math.inf),
-    conditions=("0 < beta",),
+    conditions=("0 < beta", "beta < inf"),
     torch="softplus",
     torch_module="Softplus",
     tags=("positive",),
@@ -74,7 +74,7 @@ def _squareplus_stable(x, ops, *, b):
     source="Barron 2021, arXiv:2112.11687",
     stable=_squareplus_stable,
     limits=(0.0, math.inf),
-    conditions=("0 < b",),
+    conditions=("0 < b", "b < inf"),
     tags=("positive",),
 )
 def squareplus(x, ops, *, b=4.0):

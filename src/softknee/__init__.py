@@ -27,6 +27,8 @@ _HOME = {
     "Settings": "diagnosis",
     "diagnose": "diagnosis",
     "watch": "diagnosis",
+    "Kernelization": "kernels.kernelizing",
+    "kernelize": "kernels.kernelizing",
     "Comparison": "verification",
     "Dataset": "verification",
     "Run": "verification",

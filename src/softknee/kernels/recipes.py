@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from ..catalog import get
 from ..identification.cores import of_module
-from ..identification.matching import match, tolerance
+from ..identification.matching import tolerance
 from ..identification.recognition import Entry
 from .substitutes import TABLES, Recipe, Substitute, substitute
 
@@ -40,6 +41,8 @@ def refuse_altered(module: nn.Module) -> None:
         raise Refusal("it is sharded (FSDP); kernelize it before sharding")
     if any("quantized" in base.__module__ for base in cls.__mro__):
         raise Refusal("it is quantized")
+    if any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1]):
+        raise Refusal("its class does something of its own when a subclass is made")
     if cls.__reduce_ex__ is not object.__reduce_ex__ or cls.__reduce__ is not object.__reduce__:
         raise Refusal("it pickles in a way of its own")
 
@@ -128,11 +131,9 @@ def _try(module: nn.Module, found: Recipe, custom: bool) -> None:
         raise Refusal("its parameters are on the meta device, where nothing can be tried")
     theirs = theirs.cpu()
     cls = substitute(type(module), found)
-    generator = torch.Generator().manual_seed(0)
-    # enough rows for one channel each of a module with parameters per channel
-    channels = max([COLUMNS, *(p.numel() for p in module.parameters())])
-    x = 3 * torch.randn(ROWS, channels, generator=generator, dtype=torch.float64)
-    if type(module).__name__ == "Softmax2d" or getattr(module, "dim", -1) not in (-1, 0, 1):
+    # of a module with parameters per channel, as many channels
+    x = _inputs(next((p.numel() for p in module.parameters() if p.numel() > 1), COLUMNS))
+    if getattr(module, "dim", -1) not in (-1, 0, 1):
         x = x.reshape(8, 8, 4, -1)
     for moved in (False, True)[: 1 + (custom and bool(found.live))]:
         for dtype in (torch.float64, _dtype(module)):
@@ -141,44 +142,59 @@ def _try(module: nn.Module, found: Recipe, custom: bool) -> None:
                 with torch.no_grad():
                     for name in found.live if moved else ():
                         getattr(case, name).mul_(1.1).add_(0.05)
-                _compare(case, cls, x.to(dtype), found.activation.name)
+                ours = copy.deepcopy(case)
+                object.__setattr__(ours, "__class__", cls)
+                before = dict(vars(case))
+                compare(case, ours, x.to(dtype), found.activation.name)
+                changed = [k for k, v in vars(case).items() if k not in before or before[k] is not v]
+                if changed:
+                    raise Refusal(f"its forward changes the module ({', '.join(changed)})")
 
 
-def _compare(module: nn.Module, cls: type, x: torch.Tensor, name: str) -> None:
-    ours = copy.deepcopy(module)
-    object.__setattr__(ours, "__class__", cls)
-    before = dict(vars(module))
+def _inputs(columns: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return 3 * torch.randn(ROWS, columns, generator=generator, dtype=torch.float64)
+
+
+def try_function(theirs: Callable[..., Any], ours: Callable[..., Any], name: str) -> None:
+    """Raises Refusal where two functions of a tensor are not the same."""
+    for dtype in (torch.float64, torch.get_default_dtype()):
+        compare(theirs, ours, _inputs(COLUMNS).to(dtype), name)
+
+
+def compare(theirs: Callable[..., Any], ours: Callable[..., Any], x: torch.Tensor, name: str) -> None:
+    """Raises Refusal where values or gradients at `x` differ by more than rounding explains."""
     results = []
-    for each in (module, ours):
+    for each in (theirs, ours):
         given = x.clone().requires_grad_()
+        learned = [p for p in each.parameters() if p.requires_grad] if isinstance(each, nn.Module) else []
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 y = each(given * 1.0)  # not a leaf: it may work in place
                 weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
-                leaves = [given, *(p for p in each.parameters() if p.requires_grad)]
-                grads = torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True)
+                grads = torch.autograd.grad((y * weights).sum(), [given, *learned], allow_unused=True)
         except Exception as error:
-            whose = "its own forward" if each is module else "softknee's"
+            whose = "its own forward" if each is theirs else "softknee's"
             raise Refusal(f"{whose} raises {type(error).__name__} when tried: {error}") from None
         results.append((y.detach(), *grads))
-    changed = [key for key, value in vars(module).items() if key not in before or before[key] is not value]
-    if changed:
-        raise Refusal(f"its forward changes the module ({', '.join(changed)})")
-    word = str(x.dtype).removeprefix("torch.")
-    for what, theirs, mine in zip(("values", "gradient", *("parameters' gradient" for _ in results[0][2:])), *results, strict=True):
-        if theirs is None or mine is None:
-            if theirs is not mine:
-                raise Refusal(f"its {what} are not {name}'s: one of them has none")
-            continue
-        if theirs.dtype != mine.dtype or theirs.shape != mine.shape:
-            raise Refusal(f"its {what} are {theirs.dtype} {tuple(theirs.shape)}, {name}'s {mine.dtype} {tuple(mine.shape)}")
-        bound = tolerance(x.dtype) * (1 if what == "values" else 4)
-        if what == "parameters' gradient":  # a sum
-            bound *= max(1.0, x.numel() ** 0.5)
-        away = (theirs.double() - mine.double()).abs() / theirs.double().abs().clamp(min=1.0)
-        if not float(away.max()) <= bound:
-            raise Refusal(
-                f"its {what} are not {name}'s in {word}: off by {float(away.max()):.2g}, more than rounding ({bound:.1g})"
-            )
+    bound = tolerance(x.dtype)
+    kinds = [("value", bound), ("gradient", 4 * bound)]
+    kinds += [("parameters' gradient", 4 * bound * x.numel() ** 0.5)] * (len(results[0]) - 2)  # a sum
+    for (what, allowed), a, b in zip(kinds, *results, strict=True):
+        _alike(what, a, b, name, allowed)
 
 
+def _alike(what: str, theirs: torch.Tensor | None, mine: torch.Tensor | None, name: str, bound: float) -> None:
+    if theirs is None or mine is None:
+        if theirs is not mine:
+            raise Refusal(f"it has {'no' if theirs is None else 'a'} {what}, unlike {name}")
+        return
+    if (theirs.dtype, theirs.shape) != (mine.dtype, mine.shape):
+        kinds = [f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (theirs, mine)]
+        raise Refusal(f"its {what} is {kinds[0]}, {name}'s {kinds[1]}")
+    away = (theirs.double() - mine.double()).abs() / theirs.double().abs().clamp(min=1.0)
+    if not float(away.max()) <= bound:
+        word = str(theirs.dtype).removeprefix("torch.")
+        raise Refusal(
+            f"its {what} is not {name}'s: off by {float(away.max()):.2g} in {word}, where rounding explains {bound:.1g}"
+        )

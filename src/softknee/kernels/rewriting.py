@@ -7,11 +7,12 @@ executed (decorators, defaults and annotations are not evaluated again).
 """
 
 from __future__ import annotations
-
 import __future__
+
 import ast
 import functools
 import inspect
+import linecache
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -34,8 +35,9 @@ class Place:
 
     kind: "call" of what the dotted name `callee` stands for; "method" call of whatever object; or "product", a call of
     `callee` times something. callee: "self.act_fn", "F.silu", and "sigmoid" for `(x + 1).sigmoid()`. lines: first and
-    last of the call. first: of a product, whether the call stands before the other factor. stored: of a product, where
-    the call is that an earlier statement put into a variable used only here, else None.
+    last of the call. at, call: the position of the whole expression, and of the call. first: of a product, whether the
+    call stands before the other factor. stored: of a product, where the call is that an earlier statement put into a
+    variable used only here, else None.
     """
 
     method: str
@@ -43,6 +45,7 @@ class Place:
     callee: str
     lines: tuple[int, int]
     at: tuple[int, ...]
+    call: tuple[int, ...]
     first: bool = True
     stored: tuple[int, ...] | None = None
 
@@ -55,16 +58,18 @@ def places(function: types.FunctionType) -> tuple[Place, ...]:
     found = list(_stored_products(tree, name))
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-            for side, first in ((node.left, True), (node.right, False)):
-                if _single(side):
+            for side, other, first in ((node.left, node.right, True), (node.right, node.left, False)):
+                if _single(side) and not isinstance(other, ast.Constant):
                     assert isinstance(side, ast.Call)
-                    found.append(Place(name, "product", _dotted(side.func) or "", _lines(side), _at(node), first))
+                    found.append(
+                        Place(name, "product", _dotted(side.func) or "", _lines(side), _at(node), _at(side), first)
+                    )
         if isinstance(node, ast.Call):
             callee = _dotted(node.func)
             if callee is not None:
-                found.append(Place(name, "call", callee, _lines(node), _at(node)))
+                found.append(Place(name, "call", callee, _lines(node), _at(node), _at(node)))
             if isinstance(node.func, ast.Attribute):
-                found.append(Place(name, "method", node.func.attr, _lines(node), _at(node)))
+                found.append(Place(name, "method", node.func.attr, _lines(node), _at(node), _at(node)))
     return tuple(found)
 
 
@@ -91,7 +96,7 @@ def rewrite(
     Raises Unreadable.
     """
     module, tree, path = _read(function)
-    outer = module.body[0]
+    outer = module.body[-1]
     assert isinstance(outer, ast.FunctionDef)
     names = {f"_softknee_{word}": helper for word, helper in helpers.items()}
     outer.args.args += [ast.arg(name) for name in names]
@@ -140,10 +145,38 @@ def _read(function: types.FunctionType) -> tuple[ast.Module, ast.FunctionDef, st
     free = [ast.arg(name) for name in code.co_freevars if name != "__class__"]
     outer = ast.FunctionDef("_outer", ast.arguments([], free, None, [], [], None, []), body, [])
     outer.__dict__.setdefault("type_params", [])
-    module = ast.fix_missing_locations(ast.Module([outer], []))
+    # methods of imported names are compiled otherwise than methods of values
+    imported = sorted(_imported(code.co_filename) & {*global_names(code)})
+    imports: list[ast.stmt] = [ast.Import([ast.alias(name) for name in imported])] if imported else []
+    module = ast.fix_missing_locations(ast.Module([*imports, outer], []))
     if not _same(_compiled(module, code.co_filename, function), code):
         raise Unreadable("is not what its source says: the file has changed, or the code was made otherwise")
     return module, tree, code.co_filename
+
+
+@functools.lru_cache(maxsize=64)
+def _imported(path: str) -> set[str]:
+    """The names that the file imports outside of functions and classes."""
+    try:
+        waiting: list[ast.AST] = [ast.parse("".join(linecache.getlines(path)))]
+    except SyntaxError:
+        return set()
+    found = set()
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.expr)):
+            waiting += ast.iter_child_nodes(node)
+    return found - {"*"}
+
+
+def global_names(code: types.CodeType) -> Iterator[str]:
+    """Names of globals and attributes that the code, or a function in it, uses."""
+    yield from code.co_names
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from global_names(each)
 
 
 def _compiled(module: ast.Module, path: str, function: types.FunctionType) -> types.CodeType:
@@ -232,7 +265,7 @@ def _stored_products(tree: ast.FunctionDef, name: str) -> Iterator[Place]:
                 if node is not None:
                     first = isinstance(node.left, ast.Name) and node.left.id == target.id
                     callee = _dotted(call.func) or ""
-                    yield Place(name, "product", callee, _lines(call), _at(node), first, _at(call))
+                    yield Place(name, "product", callee, _lines(call), _at(node), _at(call), first, _at(call))
                     break
 
 
@@ -307,8 +340,6 @@ class _Rewriter(ast.NodeTransformer):
         return _call("before", [*parts, other], node) if place.first else _call("after", [other, *parts], node)
 
 
-def _call(
-    word: str, arguments: list[ast.expr], place: ast.expr, keywords: list[ast.keyword] | None = None
-) -> ast.expr:
+def _call(word: str, arguments: list[ast.expr], place: ast.expr, keywords: list[ast.keyword] | None = None) -> ast.expr:
     made = ast.Call(ast.Name(f"_softknee_{word}", ast.Load()), arguments, keywords or [])
     return ast.copy_location(made, place)

@@ -9,6 +9,7 @@ changed in the meantime) the module is of its own class again.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,25 +46,25 @@ class Substitute(nn.Module):
     _gated: Activation | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        _, _, *state = super().__reduce_ex__(max(2, int(protocol)))
-        return (_blank, (self._origin, self._made_from), *state)
-
-    def _get_name(self) -> str:
-        return f"softknee.{self._origin.__name__}"
+        reduced: Any = super().__reduce_ex__(max(2, int(protocol)))
+        return (_blank, (self._origin, self._made_from), *reduced[2:])
 
 
 def _blank(origin: type, made_from: Any) -> Any:
-    try:
+    cls: Any = origin
+    with contextlib.suppress(Unreadable):
         cls = substitute(origin, made_from)
-    except Unreadable:
-        cls = origin
     return cls.__new__(cls)
 
 
-@functools.cache
-def substitute(origin: type, made_from: Recipe | frozenset[Place]) -> type:
+def substitute(origin: Any, made_from: Recipe | frozenset[Place]) -> type:
     """The substitute of the class: of an activation module by a Recipe, of a class whose methods apply activations
     themselves by the places. Raises Unreadable where the methods' source cannot be had."""
+    return _substitute(origin, made_from)
+
+
+@functools.cache
+def _substitute(origin: Any, made_from: Recipe | frozenset[Place]) -> type:
     members: dict[str, Any] = {"_origin": origin, "_made_from": made_from, "__doc__": origin.__doc__}
     if isinstance(made_from, Recipe):
         members |= _members(origin, made_from)
@@ -124,27 +125,26 @@ def _members(origin: type, recipe: Recipe) -> dict[str, Any]:
             object.__setattr__(self, "__class__", origin)
         nn.Module.__setattr__(self, name, value)
 
+    def _get_name(self: Any) -> str:
+        return f"softknee.{origin.__name__}"
+
     forward = {"elementwise": elementwise, "normalizer": normalizer, "gated": gated}[activation.kind]
     gate = None if live else product(activation, constants)
     # activation and settings: what identification knows an activation module by
     return {
-        "forward": forward, "__setattr__": __setattr__, "_gated": gate, "activation": activation, "settings": constants,
+        "forward": forward, "__setattr__": __setattr__, "_get_name": _get_name, "_gated": gate,
+        "activation": activation, "settings": constants,
     }  # fmt: skip
 
 
 def plain(x: Any) -> bool:
     """Whether it is a tensor of real numbers as the catalog's activations take them: dense, not quantized."""
-    return (
-        isinstance(x, Tensor)
-        and x.is_floating_point()
-        and x.layout == torch.strided
-        and not x.is_nested
-    )
+    return isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided and not x.is_nested
 
 
 def product(activation: Activation, parameters: dict[str, Any]) -> Activation | None:
     """The catalog's entry for activation(gate)·up, at its defaults; None where it has none."""
-    if activation.kind != "elementwise" or activation.stochastic or any(isinstance(v, Tensor) for v in parameters.values()):
+    if activation.kind != "elementwise" or activation.stochastic:
         return None
     return _product(activation, tuple(sorted(parameters.items())))
 
@@ -189,7 +189,7 @@ GATES = {
     and (gate := product(entry.activation, {})) is not None
 }
 REDUCING = {function for function, (entry, _, _) in FUNCTIONS.items() if entry.kind == "normalizer"}
-METHODS = {f.__name__: f for f in OURS if getattr(torch.Tensor, getattr(f, "__name__", ""), None) is f}
+METHODS = {n: f for f in OURS if getattr(torch.Tensor, n := getattr(f, "__name__", ""), None) is f}
 
 
 def takes(function: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
@@ -251,4 +251,8 @@ def hooked(module: nn.Module) -> bool:
 
 
 def _alike(gate: Any, up: Any) -> bool:
-    return plain(gate) and isinstance(up, Tensor) and (gate.dtype, gate.shape, gate.device) == (up.dtype, up.shape, up.device)
+    return (
+        plain(gate)
+        and isinstance(up, Tensor)
+        and (gate.dtype, gate.shape, gate.device) == (up.dtype, up.shape, up.device)
+    )

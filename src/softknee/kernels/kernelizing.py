@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import InputError
 from ..identification import identify
 from ..identification.observation import original
-from ..identification.preservation import unchanged
 from ..plain import plain_fields
 from .survey import Change, Replaced, Skipped, Survey
 from .trial import Trial, Verification
@@ -98,7 +98,7 @@ def kernelize(model: nn.Module, example_inputs: Any = None) -> Kernelization:
     model = original(model)
     census = identify(model, example_inputs)
     survey = Survey(model, [site for site in census if site.form == "functional"] if census.executed else None)
-    with unchanged(model):
+    with torch.random.fork_rng(devices=[]):
         survey.modules({site.path: site.shape for site in census if site.form == "module"})
         survey.methods()
     changes = tuple(survey.changes.values())

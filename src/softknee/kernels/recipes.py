@@ -31,8 +31,6 @@ def refuse_altered(module: nn.Module) -> None:
     cls = type(module)
     if isinstance(module, torch.jit.ScriptModule):
         raise Refusal("it is TorchScript")
-    if isinstance(module, torch.fx.GraphModule):
-        raise Refusal("it is a traced graph")
     if "forward" in vars(module):
         raise Refusal("its forward has been replaced on the module itself (by accelerate's hooks, for example)")
     if nn.utils.parametrize.is_parametrized(module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..catalog import Activation
 from ..identification import Site
+from .dispatch import call
 from .recipes import Refusal, recipe, refuse_altered, try_function
 from .rewriting import Place, Unreadable, global_names, locals_of, places
 from .substitutes import (
@@ -99,9 +100,9 @@ class _Found:
         return line.isdigit() and first <= int(line) <= last and site.activation in self.names
 
     @property
-    def names(self) -> set[str]:
+    def names(self) -> set[str | None]:
         """What an identification may call it: an argument may tell variants of one function apart."""
-        found = {self.activation.name, self.runs.name}
+        found: set[str | None] = {self.activation.name, self.runs.name}
         if not isinstance(self.symbol, nn.Module):
             found |= {e.activation.name for e in TABLES.functions.get(self.symbol, ()) if e.activation is not None}
         return found
@@ -122,7 +123,9 @@ class Survey:
         self.seen: set[tuple[int, str, int]] | None = None
         self.recipes: dict[int, Recipe] = {}
         self.refused: dict[int, str] = {}  # id of an activation module → why it stays as it is
-        self.reasons: dict[int, list[str]] = {}  # id of a module → why calls in its methods stay as they are
+        self.reasons: dict[
+            int, list[tuple[str, Container[str | None]]]
+        ] = {}  # id of a module → why calls in its methods stay as they are
         self.unfused: dict[int, str] = {}  # id of an activation module → why its product is not one call
         self.found: dict[int, list[_Found]] = {}
         self.changes: dict[int, Change] = {}
@@ -157,6 +160,8 @@ class Survey:
         """Calls and products in methods."""
         for path, module in self.model.named_modules():
             skip = id(module) in self.refused or id(module) in self.recipes or self.foreign
+            if isinstance(module, torch.fx.GraphModule):
+                self._stays(module, "it is a traced graph, whose code is made from the graph")
             if skip or type(module).__module__.startswith(_ROOTS):
                 continue
             found = list(self._places(module, None if self.sites is None else self.sites.get(path, [])))
@@ -173,13 +178,14 @@ class Survey:
                 continue
             self.found[id(module)] = found
 
-    def _stays(self, module: nn.Module, reason: str) -> None:
-        self.reasons.setdefault(id(module), []).append(reason)
+    def _stays(self, module: nn.Module, reason: str, of: Container[str | None] = ()) -> None:
+        """Why calls in the module's methods stay as they are: all, or those of some activations."""
+        self.reasons.setdefault(id(module), []).append((reason, of))
 
     def _places(self, module: nn.Module, sites: list[Site] | None) -> Iterator[_Found]:
         held = {name for name, value in (*vars(module).items(), *module._modules.items()) if callable(value)}
         for function in _methods(type(module)):
-            if not (held | _NAMES) & {*global_names(function.__code__)}:
+            if not (held | _NAMES) & {*global_names(inspect.unwrap(function).__code__)}:
                 continue
             try:
                 every = places(function)
@@ -193,14 +199,11 @@ class Survey:
                 symbol = _symbol(place, module, function, local)
                 if symbol is None or {place.at, place.stored} & (taken - {None}):
                     continue
-                found = (
-                    self._of_module(place, symbol)
-                    if isinstance(symbol, nn.Module)
-                    else self._of_function(place, symbol)
-                )
+                if isinstance(symbol, nn.Module):
+                    found = self._of_module(place, symbol)
+                else:
+                    found = self._of_function(place, symbol, module, sites)
                 if found is None:
-                    continue
-                if sites is not None and not isinstance(symbol, nn.Module) and not any(found.at(s) for s in sites):
                     continue
                 taken |= {place.at, place.stored, place.call}
                 yield found
@@ -218,24 +221,32 @@ class Survey:
         elif getattr(module, "inplace", False):
             reason = "the activation works in place"
         else:
+            if (known, True) not in self.tried:
+                self.tried[known, True] = _product_tried(known, entry)
+            reason = self.tried[known, True]
+        if entry is not None and not reason:
             return _Found(place, known.activation, entry, module)
         self.unfused[id(module)] = reason
         return None
 
-    def _of_function(self, place: Place, function: Any) -> _Found | None:
+    def _of_function(self, place: Place, function: Any, module: nn.Module, sites: list[Site] | None) -> _Found | None:
         try:
             known = FUNCTIONS.get(function)
         except TypeError:  # unhashable
             return None
-        fused = GATES.get(function) if known is not None and place.kind == "product" else None
-        if known is None or (place.kind == "product" and fused is None):
+        runs = None if known is None else known[0] if place.kind != "product" else GATES.get(function)
+        if known is None or runs is None:
             return None
-        key = (function, fused is not None)
+        found = _Found(place, known[0], runs, function)
+        if sites is not None and not any(found.at(site) for site in sites):
+            return None
+        key = (function, place.kind == "product")
         if key not in self.tried:
             self.tried[key] = _tried(*key, known[0])
         if self.tried[key]:
-            raise Refusal(self.tried[key])
-        return _Found(place, known[0], fused or known[0], function)
+            self._stays(module, f"softknee's is not the same: {self.tried[key]}", found.names)
+            return None
+        return found
 
     # -- what to say
 
@@ -309,12 +320,28 @@ class Survey:
             return f"it is written out ({site.implementation}); {ours} is that in one call"
         if site.definition is not None and site.definition.stochastic:
             return "it draws random numbers, and softknee would draw others"
-        if id(module) in self.reasons:
-            return "; ".join(dict.fromkeys(self.reasons[id(module)]))
+        reasons = [why for why, of in self.reasons.get(id(module), ()) if not of or site.activation in of]
+        if reasons:
+            return "; ".join(dict.fromkeys(reasons))
         return f"it is called at {site.source}, not by name in a method of {origin(module).__name__}"
 
 
 _UNLIKE = "not fused: gate and up are not of one shape and dtype"
+
+
+def _product_tried(known: Recipe, entry: Activation) -> str:
+    """Why the gated entry cannot take the place of activation(gate)·up, empty where it can."""
+
+    def theirs(x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, -1)
+        constants: dict[str, Any] = dict(known.constants)
+        return call(known.activation, gate, **constants) * up
+
+    try:
+        try_function(theirs, lambda x: call(entry, *x.chunk(2, -1)), entry.name)
+    except Refusal as refusal:
+        return str(refusal)
+    return ""
 
 
 def _tried(function: Any, fused: bool, activation: Activation) -> str:

@@ -105,7 +105,7 @@ def test_everything_else_is_the_same():
     ours = rewrite(theirs, chosen(theirs, "product"), helpers)
     assert ours(Odd(), 4, 1, 2, by=5, z=1) == theirs(Odd(), 4, 1, 2, by=5, z=1)
     assert ours(Odd(), -1) == 0
-    assert seen == [("before", "f")] * 3 + [("before", "f")] + [("after", "f")] or len(seen) == 5
+    assert seen == [("before", "f")] * 4 + [("after", "f")]
     assert inspect.signature(ours) == inspect.signature(theirs) and ours.__doc__ == "Doc."
     assert ours.__globals__ is theirs.__globals__ and ours.__qualname__ == theirs.__qualname__
 

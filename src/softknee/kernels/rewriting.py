@@ -14,6 +14,7 @@ import functools
 import inspect
 import linecache
 import types
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def _read(function: types.FunctionType) -> tuple[ast.Module, ast.FunctionDef, st
     text = "".join(lines)
     indented = text[:1].isspace()
     try:
-        parsed = ast.parse(f"class _:\n{text}" if indented else text)
+        parsed = _parsed(f"class _:\n{text}" if indented else text)
     except SyntaxError:
         raise Unreadable("has a source that cannot be read by itself") from None
     tree: Any = parsed.body[0].body[0] if indented else parsed.body[0]  # type: ignore[attr-defined]
@@ -136,12 +137,15 @@ def _read(function: types.FunctionType) -> tuple[ast.Module, ast.FunctionDef, st
         raise Unreadable("is no plain function")
     ast.increment_lineno(tree, start - 1 - indented)
     tree.decorator_list = []
-    # the class gives its name to private attributes, and its cell to super()
+    # the class gives its name to private attributes, and its cell to super(); as a global it hides nothing
     owner = [part for part in function.__qualname__.split(".") if part != "<locals>"][-2:-1]
     body: list[ast.stmt] = [tree]
     if owner or "__class__" in code.co_freevars:
-        body = [ast.ClassDef(owner[0] if owner else "_", [], [], body, [])]
+        name = owner[0] if owner else "_"
+        body = [ast.ClassDef(name, [], [], body, [])]
         body[0].__dict__.setdefault("type_params", [])
+        if name not in code.co_freevars:
+            body.insert(0, ast.Global([name]))
     free = [ast.arg(name) for name in code.co_freevars if name != "__class__"]
     outer = ast.FunctionDef("_outer", ast.arguments([], free, None, [], [], None, []), body, [])
     outer.__dict__.setdefault("type_params", [])
@@ -154,11 +158,18 @@ def _read(function: types.FunctionType) -> tuple[ast.Module, ast.FunctionDef, st
     return module, tree, code.co_filename
 
 
+def _parsed(text: str) -> ast.Module:
+    # somebody's escapes in docstrings are not ours to warn of, again
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
+
+
 @functools.lru_cache(maxsize=64)
 def _imported(path: str) -> set[str]:
     """The names that the file imports outside of functions and classes."""
     try:
-        waiting: list[ast.AST] = [ast.parse("".join(linecache.getlines(path)))]
+        waiting: list[ast.AST] = [_parsed("".join(linecache.getlines(path)))]
     except SyntaxError:
         return set()
     found = set()
@@ -181,7 +192,9 @@ def global_names(code: types.CodeType) -> Iterator[str]:
 
 def _compiled(module: ast.Module, path: str, function: types.FunctionType) -> types.CodeType:
     flags = function.__code__.co_flags & _FUTURES
-    code = compile(module, path, "exec", flags=flags, dont_inherit=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = compile(module, path, "exec", flags=flags, dont_inherit=True)
     while True:
         inner = [each for each in code.co_consts if isinstance(each, types.CodeType)]
         named = [each for each in inner if each.co_name == function.__code__.co_name]
@@ -205,7 +218,12 @@ def _same(a: types.CodeType, b: types.CodeType) -> bool:
 def _same_constant(a: Any, b: Any) -> bool:
     if isinstance(a, types.CodeType) and isinstance(b, types.CodeType):
         return _same(a, b)
-    return type(a) is type(b) and repr(a) == repr(b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, (tuple, frozenset)):  # a frozenset is written in any order
+        a, b = (sorted(map(repr, each)) if isinstance(each, frozenset) else map(repr, each) for each in (a, b))
+        return list(a) == list(b)
+    return repr(a) == repr(b)  # which tells 0.0 from -0.0, and equal NaNs
 
 
 # -- finding

@@ -618,7 +618,7 @@ class Twice(nn.Module):
     [
         (lambda: MLP(nn.Mish()), "the catalog has no mish(gate)·up"),
         (lambda: MLP(nn.SiLU(inplace=True)), "works in place"),
-        (Broadcast, "not of one shape"),
+        (Broadcast, "not on two tensors of one shape"),
         (InPlace, ""),
         (Twice, ""),
     ],

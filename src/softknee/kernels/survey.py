@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -111,7 +111,7 @@ class _Found:
 class Survey:
     """What can be replaced in a model, and what cannot for which reason.
 
-    sites: the functional ones that were executed, None where nothing was. seen: places (module's id, method, line)
+    sites: the functional ones that were executed, None where nothing was. seen: places (module's id, line)
     where a gated activation was seen to run, None where nothing ran.
     """
 
@@ -120,7 +120,7 @@ class Survey:
         self.sites: dict[str, list[Site]] | None = None
         if sites is not None:
             self.sites = {path: [s for s in sites if s.path == path] for path in {s.path for s in sites}}
-        self.seen: set[tuple[int, str, int]] | None = None
+        self.seen: set[tuple[int, int]] | None = None
         self.recipes: dict[int, Recipe] = {}
         self.refused: dict[int, str] = {}  # id of an activation module → why it stays as it is
         self.reasons: dict[
@@ -184,11 +184,11 @@ class Survey:
 
     def _places(self, module: nn.Module, sites: list[Site] | None) -> Iterator[_Found]:
         held = {name for name, value in (*vars(module).items(), *module._modules.items()) if callable(value)}
-        for function in _methods(type(module)):
+        for name, function in _methods(type(module)):
             if not (held | _NAMES) & {*global_names(inspect.unwrap(function).__code__)}:
                 continue
             try:
-                every = places(function)
+                every = [replace(place, method=name) for place in places(function)]
             except Unreadable as reason:
                 self._stays(module, f"{function.__qualname__} {reason}")
                 continue
@@ -251,16 +251,16 @@ class Survey:
     # -- what to say
 
     def rows(self, sites: tuple[Site, ...]) -> tuple[tuple[Replaced, ...], tuple[Skipped, ...]]:
-        rows = [self._row(site) for site in sites]
-        if self.sites is None:
-            told = {site.path for site in sites}
-            for path, module in self.model.named_modules():
-                if path not in told and (id(module) in self.recipes or id(module) in self.refused):
-                    rows.append(self._module(f"{path}#0", module, None))
-                for each in self.found.get(id(module), ()):
-                    if not isinstance(each.symbol, nn.Module):  # which is said where it is
-                        where = f"{origin(module).__qualname__}.{each.place.method}:{each.place.lines[0]}"
-                        rows.append(Replaced(path, each.activation.name, each.runs.name, "functional", where))
+        executed = self.sites is not None
+        rows = [self._row(site) for site in sites if executed or site.form != "functional"]
+        told = {site.path for site in sites if executed or site.form != "functional"}
+        for path, module in self.model.named_modules() if not executed else ():
+            if path not in told and (id(module) in self.recipes or id(module) in self.refused):
+                rows.append(self._module(f"{path}#0", module, None))
+            for each in self.found.get(id(module), ()):
+                if not isinstance(each.symbol, nn.Module):  # which is said where it is
+                    where = f"{origin(module).__qualname__}.{each.place.method}:{each.place.lines[0]}"
+                    rows.append(Replaced(path, each.activation.name, each.runs.name, "functional", where))
         return (
             tuple(row for row in rows if isinstance(row, Replaced)),
             tuple(row for row in rows if isinstance(row, Skipped)),
@@ -268,7 +268,7 @@ class Survey:
 
     def _row(self, site: Site) -> Replaced | Skipped:
         module = self.model.get_submodule(site.path)
-        if site.form == "module":
+        if site.form == "module" or id(module) in self.recipes or id(module) in self.refused:
             return self._module(site.key, module, site)
         for each in self.found.get(id(module), ()):
             if each.at(site):
@@ -276,7 +276,7 @@ class Survey:
                 fused = each.product and self._ran(module, each)
                 return Replaced(
                     site.key, name, each.runs.name if fused else name, "functional", site.source or "",
-                    "" if fused or not each.product else _UNLIKE,
+                    "" if fused or not each.product else f"not fused: {_UNLIKE}",
                 )  # fmt: skip
         return Skipped(site.key, site.activation, self._why(site, module))
 
@@ -293,7 +293,8 @@ class Survey:
         if any(self._ran(owner, each) for owner, each in products):
             runs, note = products[0][1].runs.name, ""
         elif products:
-            note = _UNLIKE
+            whys = [why for owner, _ in products for why, _ in self.reasons.get(id(owner), ())]
+            note = "; ".join(dict.fromkeys([_UNLIKE, *whys]))
         elif not note and site is not None and site.role == "gate":
             note = "no method of a module writes the product with it as act(gate) * up"
         return Replaced(key, name, runs, "module", origin(module).__qualname__, note and f"not fused: {note}")
@@ -302,8 +303,7 @@ class Survey:
         """Whether the place was seen to run as one call; without a run, whether it will."""
         first, _, last, _ = each.place.at
         return each.product and (
-            self.seen is None
-            or any((id(owner), each.place.method, line) in self.seen for line in range(first, last + 1))
+            self.seen is None or any((id(owner), line) in self.seen for line in range(first, last + 1))
         )
 
     def _why(self, site: Site, module: nn.Module) -> str:
@@ -326,7 +326,7 @@ class Survey:
         return f"it is called at {site.source}, not by name in a method of {origin(module).__name__}"
 
 
-_UNLIKE = "not fused: gate and up are not of one shape and dtype"
+_UNLIKE = "the product did not run where it could be one call, or not on two tensors of one shape and dtype"
 
 
 def _product_tried(known: Recipe, entry: Activation) -> str:
@@ -395,7 +395,7 @@ def _word(known: Recipe) -> str:
 _NAMES = {name for f, (a, _, _) in FUNCTIONS.items() for name in (getattr(f, "__name__", ""), str(a.torch), *a.aliases)}
 
 
-def _methods(cls: type) -> Iterator[types.FunctionType]:
+def _methods(cls: type) -> Iterator[tuple[str, types.FunctionType]]:
     """The methods that instances of somebody's class have, most derived first."""
     seen = set()
     for base in cls.__mro__:
@@ -404,8 +404,7 @@ def _methods(cls: type) -> Iterator[types.FunctionType]:
         for name, value in vars(base).items():
             if name not in seen and isinstance(value, types.FunctionType) and not name.startswith("__"):
                 seen.add(name)
-                if value.__name__ == name:
-                    yield value
+                yield name, value
 
 
 def _resolve(callee: str, module: nn.Module, function: types.FunctionType, local: set[str]) -> Any:

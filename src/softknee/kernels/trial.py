@@ -55,13 +55,13 @@ class Verification:
 class _Rounding(TorchFunctionMode):
     """Moves every value of softknee's activations by up to ULPS units in the last place of itself and of the mean.
 
-    seen: (id of the module, method, line) of each gated call that a method made.
+    seen: (id of the module, line) of each gated call that a method made.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
-        self.seen: set[tuple[int, str, int]] = set()
+        self.seen: set[tuple[int, int]] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if isinstance(func, Activation) and func.kind == "gated":
@@ -83,7 +83,7 @@ class _Rounding(TorchFunctionMode):
         caller = None if frame is None else frame.f_back
         if caller is not None and caller.f_code.co_argcount:
             owner = caller.f_locals.get(caller.f_code.co_varnames[0])
-            self.seen.add((id(owner), caller.f_code.co_name, caller.f_lineno))
+            self.seen.add((id(owner), caller.f_lineno))
 
 
 class Trial:
@@ -99,7 +99,7 @@ class Trial:
         # what a run with the same random numbers compares: outputs, in training gradients
         self.backward = self.training and bool(self.leaves)
 
-    def run(self) -> tuple[dict[str, Any], set[tuple[int, str, int]]]:
+    def run(self) -> tuple[dict[str, Any], set[tuple[int, int]]]:
         """What was found, and where gated activations were seen; the changes may be applied afterwards or not."""
         theirs = self._results()
         self._apply()

@@ -370,6 +370,27 @@ def test_autocast_and_checkpointing():
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)  # bfloat16's ε is 0.008
 
 
+class Cubic(nn.Module):
+    """gelu_new: under autocast the power is float32 on CUDA, and so is what follows."""
+
+    def forward(self, x):
+        return 0.5 * x * (1 + torch.tanh(0.7978845608028654 * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+@pytest.mark.parametrize("build", [nn.Softplus, lambda: nn.Softmax(-1), Cubic, nn.SiLU, QuickGELU])
+def test_under_autocast_the_dtype_is_what_it_was(build, monkeypatch):
+    model = build()
+    softknee.kernelize(model)
+    wide = isinstance(model, (nn.Softplus, nn.Softmax, Cubic))
+    calls = []
+    monkeypatch.setattr(substitutes, "call", lambda activation, *a, **k: calls.append(activation) or a[0])
+    for autocast, ours in ((False, True), (True, not wide)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model(x())
+        assert bool(calls) is ours
+        calls.clear()
+
+
 # -- what is skipped
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..catalog import get
 from ..identification.cores import of_module
 from ..identification.matching import tolerance
-from ..identification.recognition import Entry
-from .substitutes import TABLES, Recipe, Substitute, substitute
+from ..identification.recognition import Entry, bare
+from .substitutes import TABLES, WIDE, Recipe, Substitute, substitute
 
 ROWS, COLUMNS = 64, 16
 
@@ -87,7 +88,7 @@ def _declared(module: nn.Module, entry: Entry) -> Recipe:
     if activation.kind == "normalizer" and getattr(module, "dim", activation.dim) is None:
         raise Refusal("its dim is left to PyTorch's guess; set it")
     live = tuple(name for name in activation.parameters if hasattr(module, name))
-    return Recipe(activation, (), live)
+    return Recipe(activation, (), live, wide=activation.torch in WIDE)
 
 
 def _matched(module: nn.Module, entry: Entry | None, shape: tuple[int, ...] | None) -> Recipe | None:
@@ -109,7 +110,25 @@ def _matched(module: nn.Module, entry: Entry | None, shape: tuple[int, ...] | No
     if foreign or (state and not set(state) <= set(activation.parameters)):
         raise Refusal(f"it is {found.describe()}, but holds {', '.join(foreign)}, which softknee's does not have")
     constants = tuple((n, v) for n, v in found.parameters.items() if n not in state and v != activation.defaults[n])
-    return Recipe(activation, constants, tuple(state))
+    return Recipe(activation, constants, tuple(state), wide=_widens(module))
+
+
+class _Called(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(bare(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _widens(module: nn.Module) -> bool:
+    """Whether a forward has steps that autocast computes in float32."""
+    copied = copy.deepcopy(module)
+    with torch.no_grad(), _Called() as called:
+        copied(torch.zeros(2, COLUMNS, dtype=_dtype(module)))
+    return not called.names.isdisjoint(WIDE)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

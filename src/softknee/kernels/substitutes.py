@@ -31,11 +31,20 @@ from .rewriting import Place, Unreadable, rewrite
 @dataclass(frozen=True)
 class Recipe:
     """How an activation module applies its activation: `constants` are passed as they are, `live` parameters are read
-    from the module at each call."""
+    from the module at each call; `wide`: under autocast it is the module's own again, whose steps autocast computes
+    in float32."""
 
     activation: Activation
     constants: tuple[tuple[str, float], ...] = ()
     live: tuple[str, ...] = ()
+    wide: bool = False
+
+
+# of what activations are written with, what autocast computes in float32, on CUDA or elsewhere
+WIDE = {
+    "cumsum", "exp", "expm1", "log", "log10", "log1p", "log2", "log_softmax", "logsumexp", "norm", "pow", "prod",
+    "reciprocal", "rdiv", "rpow", "rsqrt", "sinh", "cosh", "softmax", "softmin", "softplus", "sum", "tan",
+}  # fmt: skip
 
 
 class Substitute(nn.Module):
@@ -101,7 +110,7 @@ def _members(origin: type, recipe: Recipe) -> dict[str, Any]:
         return given
 
     def elementwise(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs or not plain(args[0]):
+        if len(args) != 1 or kwargs or not plain(args[0]) or (recipe.wide and widened(args[0])):
             return theirs(self, *args, **kwargs)
         given = parameters(self) if defaults or constants else {}
         if getattr(self, "inplace", False):
@@ -110,7 +119,7 @@ def _members(origin: type, recipe: Recipe) -> dict[str, Any]:
 
     def normalizer(self: Any, *args: Any, **kwargs: Any) -> Any:
         dim = getattr(self, "dim", activation.dim)
-        if len(args) != 1 or kwargs or not plain(args[0]) or dim is None:
+        if len(args) != 1 or kwargs or not plain(args[0]) or dim is None or (recipe.wide and widened(args[0])):
             return theirs(self, *args, **kwargs)
         return call(activation, args[0], dim=dim, **parameters(self))
 
@@ -140,6 +149,11 @@ def _members(origin: type, recipe: Recipe) -> dict[str, Any]:
 def plain(x: Any) -> bool:
     """Whether it is a tensor of real numbers as the catalog's activations take them: dense, not quantized."""
     return isinstance(x, Tensor) and x.is_floating_point() and x.layout == torch.strided and not x.is_nested
+
+
+def widened(x: Tensor) -> bool:
+    """Whether autocast is on where x is."""
+    return torch.is_autocast_enabled(x.device.type)
 
 
 def product(activation: Activation, parameters: dict[str, Any]) -> Activation | None:
@@ -188,6 +202,7 @@ GATES = {
     and not any(p.learnable for p in entry.activation.parameters.values())
     and (gate := product(entry.activation, {})) is not None
 }
+WIDENED = {function for function, (entry, _, _) in FUNCTIONS.items() if entry.torch in WIDE}
 REDUCING = {function for function, (entry, _, _) in FUNCTIONS.items() if entry.kind == "normalizer"}
 METHODS = {n: f for f in OURS if getattr(torch.Tensor, n := getattr(f, "__name__", ""), None) is f}
 
@@ -195,6 +210,8 @@ METHODS = {n: f for f in OURS if getattr(torch.Tensor, n := getattr(f, "__name__
 def takes(function: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Whether our function takes this call of PyTorch's as it is."""
     if not args or not plain(args[0]) or "out" in kwargs or "_stacklevel" in kwargs:
+        return False
+    if function in WIDENED and widened(args[0]):
         return False
     if function in REDUCING:
         dim = args[1] if len(args) > 1 else kwargs.get("dim")

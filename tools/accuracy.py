@@ -92,8 +92,7 @@ def page() -> str:
             for dtype in accuracy.DTYPES:
                 chosen = paths.choose(activation, dtype)
                 if "native" not in (chosen.forward, chosen.backward) or chosen.forward != chosen.backward:
-                    way = str(chosen).split(":")[0]
-                    text.append(f"| {activation.name} | {str(dtype)[6:]} | {way} | {chosen.reason} |")
+                    text.append(f"| {activation.name} | {str(dtype)[6:]} | {chosen.way} | {chosen.reason} |")
     return "\n".join(text) + "\n"
 
 

@@ -61,6 +61,13 @@ def figures() -> str:
         return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
 
     imports, watch, healthy, report = load("imports"), load("watch"), load("healthy"), load("report")
+    calls = {(row["activation"], row["dtype"]): row for row in load("calls")["rows"]}
+
+    def call(name: str, dtype: str) -> str:
+        row = calls[name, dtype]
+        ours, theirs = row["call_us"]["forward"], row["call_us"]["forward torch"]
+        return f"{name} {ours:.1f} µs against {theirs:.1f} ({row['path'].split(':')[0]})"
+
     overhead = {name: variant["overhead"] for name, variant in watch["variants"].items()}
     rows = [
         (
@@ -68,6 +75,11 @@ def figures() -> str:
             f"{imports['stages']['import softknee']['median']:.1f} ms (bar 80), "
             f"{sum(s['median'] for s in imports['stages'].values()):.0f} ms with all of it loaded",
             "imports",
+        ),
+        (
+            "an eager call on 64 elements against PyTorch's",
+            f"{call('relu', 'float32')}, {call('silu', 'float32')}, {call('mish', 'bfloat16')} in bfloat16",
+            "calls",
         ),
         (
             "`watch` per training step of the demo's model",

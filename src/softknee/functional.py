@@ -36,6 +36,13 @@ def unpack(packed: Tensor, dim: int = -1, layout: str = "gate_up") -> tuple[Tens
         raise InputError(
             f"layout={layout!r} is unknown for one packed tensor; it must be one of {', '.join(LAYOUTS[1:])}"
         )
+    if not isinstance(packed, Tensor):
+        raise InputError(f"a packed gate and up must be a tensor, got {type(packed).__name__}")
+    if packed.ndim and (not isinstance(dim, int) or not -packed.ndim <= dim < packed.ndim):
+        raise InputError(
+            f"dim={dim!r} does not fit a packed tensor of shape {tuple(packed.shape)}; it must be a whole number from "
+            f"{-packed.ndim} to {packed.ndim - 1}"
+        )
     if packed.ndim == 0 or packed.size(dim) % 2:
         raise InputError(f"a packed gate and up need an even size along dim={dim}, got shape {tuple(packed.shape)}")
     if layout == "interleaved":
@@ -90,8 +97,8 @@ def _variants(activation: Activation) -> Callable[..., Tensor]:
 def _packed(activation: Activation) -> Callable[..., Tensor]:
     """PyTorch's glu: one packed tensor."""
 
-    def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout)) -> Tensor:
-        return call(activation, *unpack(input, dim, layout))
+    def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout), **parameters: Any) -> Tensor:
+        return call(activation, *unpack(input, dim, layout), **parameters)
 
     options = [("dim", -1, _POSITIONAL), ("layout", activation.layout, _KEYWORD)]
     return _dressed(function, activation, ["input"], options)

@@ -59,6 +59,19 @@ def cases() -> list[Case]:
     return made
 
 
+def torchs(activation: Activation, *x: Tensor) -> Tensor | None:
+    """What PyTorch's own function answers, at the defaults; None where it has none of the same inputs."""
+    function = getattr(torch.nn.functional, activation.torch or "", None)
+    if function is None or activation.kind == "gated":
+        return None
+    given = dict(activation.torch_arguments)
+    if activation.kind == "normalizer":
+        given["dim"] = -1
+    if activation.name == "prelu":
+        given["weight"] = torch.full((1,), 0.25, dtype=x[0].dtype, device=x[0].device)
+    return function(*x, **given)
+
+
 def inputs(activation: Activation, *shape: int, dtype=torch.float64, grad: bool = True) -> tuple[Tensor, ...]:
     """Random tensors, away from kinks, where differences of the checks would straddle them."""
     generator = torch.Generator().manual_seed(7)
@@ -97,15 +110,16 @@ def gradients(y: Tensor, of) -> list[Tensor]:
 
 
 def violations(activation: Activation) -> list[tuple[str, float, Any]]:
-    """For each condition and each parameter in it, numbers that break it: (parameter, number, condition)."""
-    broken = []
+    """For each condition and each parameter in it, numbers that break it, and the first condition that each breaks."""
+    found: dict[tuple[str, str], tuple[str, float, Any]] = {}
     for condition, side in itertools.product(activation.conditions, ("left", "right")):
         name, other = getattr(condition, side), getattr(condition, "right" if side == "left" else "left")
-        if not isinstance(name, str):
-            continue
-        bound = activation.defaults[other] if isinstance(other, str) else other
-        outside = 1.0 if side == "left" else -1.0
-        broken += [(name, number, condition) for number in (bound + outside, bound + 1e-3 * outside, math.nan)]
-        if condition.strict:
-            broken.append((name, bound, condition))
-    return broken
+        if isinstance(name, str):
+            bound = activation.defaults[other] if isinstance(other, str) else other
+            outside = 1.0 if side == "left" else -1.0
+            for number in (bound + outside, bound + 1e-3 * outside, bound, math.nan):
+                values = activation.defaults | {name: number}
+                broken = [c for c in activation.conditions if not c.holds(values)]
+                if broken:
+                    found[name, f"{number:g}"] = (name, number, broken[0])
+    return list(found.values())

@@ -212,6 +212,14 @@ def test_limits_of_a_call(elementwise):
         check_limit(elementwise, end, [limit, *(float(elementwise.derivative(end, order=order)) for order in (1, 2))])
 
 
+def test_no_nan_at_either_end(elementwise):
+    """f, f′, f″ and the derivative by each parameter, at ±∞ and the largest numbers, whatever the parameters."""
+    ends = [-math.inf, -1.7e308, 1.7e308, math.inf]
+    for setting in parameter_settings(elementwise):
+        for order, wrt in [(0, None), (1, None), (2, None), *((1, n) for n, v in setting.items() if math.isfinite(v))]:
+            assert not np.isnan(elementwise.derivative(ends, order=order, wrt=wrt, **setting)).any(), (order, wrt)
+
+
 def test_gated_at_infinity(gated):
     """One input at ±∞, the other a number: f as IEEE arithmetic has it, f′ what it tends to."""
     for (gate, up), order in itertools.product([(math.inf, 2.0), (-math.inf, 2.0)], [(0, 0), (1, 0), (0, 1)]):
@@ -242,6 +250,35 @@ def test_gradient_is_finite_wherever_f_is(elementwise, way):
             assert not values.isnan().any()
             for v in x[values.isinf()].tolist():
                 assert abs(exact(elementwise, (v,), order)) > torch.finfo(dtype).max, (v, order)
+
+
+def sweep(count):
+    """float32 numbers: every 40013th bit pattern that is finite, and a dense grid of where things happen."""
+    x = np.arange(0, 2**32, 40013, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x[np.isfinite(x)], np.linspace(-110, 110, 30_001, dtype=np.float32)])
+    rng = np.random.default_rng(0)
+    return [x, *(rng.normal(0, 3, x.size).astype(np.float32) for _ in range(count - 1))]
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_float32(traced, order):
+    """The bound of float64 in the terms of float32, against float64; nothing is 0 that is a normal number."""
+    x = sweep(len(traced.inputs))
+    wide = [v.astype(np.float64) for v in x]
+    arguments = [torch.tensor(v, requires_grad=True) for v in x]
+    with np.errstate(all="ignore"):
+        got = derivatives(by("composite", traced), arguments, (order, *[0] * (len(x) - 1))).astype(np.float64)
+        truth = traced.derivative(*wide, order=order, wrt=traced.inputs[0])
+        condition = np.abs(wide[0] * traced.derivative(*wide, order=order + 1, wrt=traced.inputs[0]))
+        for name, value in [*zip(traced.inputs[1:], wide[1:], strict=True), *traced.defaults.items()]:
+            if order == 0 and np.isfinite(value).all():
+                condition += np.abs(value * traced.derivative(*wide, wrt=name))
+        size = np.maximum(np.abs(truth), 2.0**-4) if order else np.abs(truth)
+        bound = 8 * (np.spacing(size.astype(np.float32)).astype(np.float64) + condition * 2.0**-23)
+        fits = np.abs(truth) <= np.finfo(np.float32).max
+        wrong = fits & ~(np.abs(got - truth) <= bound) | ~fits & (got != np.copysign(np.inf, truth))
+        lost = (got == 0) & (np.abs(truth) >= np.finfo(np.float32).tiny)
+    assert not (wrong | lost).any(), list(zip(*(v[wrong | lost][:3] for v in (*x, got, truth)), strict=True))
 
 
 def test_half_precision_rounds_the_float32_result_once(elementwise):
@@ -314,10 +351,14 @@ def values_at_every_place(function, count, value, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("way", ["composite", "call"])
 def test_place_does_not_matter(traced, dtype, way):
+    """Where a call takes PyTorch's op, whose vector lanes and scalar tail differ, within what that is allowed."""
     function = by(way, traced)
+    native = way == "call" and traced.path(*[torch.zeros(1, dtype=dtype)] * len(traced.inputs)).forward == "native"
     for value in (-8.1, -5.0, -5.06, -0.3, 1.7, 9.3):
         found, slopes = values_at_every_place(function, len(traced.inputs), value, dtype)
-        assert len(found) == len(slopes) == 1, (value, found, slopes)
+        spread = max(found) - min(found)
+        assert len(found) == 1 or (native and spread <= 4 * torch.finfo(dtype).eps * abs(max(found))), (value, found)
+        assert len(slopes) == 1, (value, slopes)
 
 
 def test_the_bound_can_fail():
@@ -329,3 +370,12 @@ def test_the_bound_can_fail():
     assert not within(careless, gelu, (x,)) and within(float(gelu.value(x)), gelu, (x,))
     assert not within(math.nan, gelu, (x,)) and not within(math.inf, gelu, (x,))
     assert ulp(1.0) == 2.0**-52
+
+
+def test_the_bound_of_float32_can_fail():
+    @softknee.elementwise
+    def careless(x, ops):
+        return 0.5 * x * (1.0 + ops.erf(x / ops.sqrt(2.0)))
+
+    with pytest.raises(AssertionError):
+        test_float32(careless, 0)

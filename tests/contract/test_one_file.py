@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import statistics
 import subprocess
 import sys
 import textwrap
@@ -62,6 +64,19 @@ def test_one_file_gives_everything(tmp_path):
     script.write_text(textwrap.dedent(USE))
     run = subprocess.run([sys.executable, script, definitions], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "everything", run.stderr
+
+
+def lines(activation):
+    """How many lines define it: the decorator, the docstring, the stable form and what runs it in PyTorch included."""
+    written = (activation.formula, activation.stable, activation.apply)
+    return sum(len(inspect.getsourcelines(function)[0]) for function in written if function is not None)
+
+
+def test_a_definition_is_short():
+    counts = {a.name: lines(a) for a in softknee.activations()}
+    assert statistics.median(counts.values()) <= 12, counts
+    assert max(counts.values()) <= 30, counts
+    assert counts["silu"] == inspect.getsource(softknee.get("silu").formula).count("\n")
 
 
 def test_five_lines_in_a_notebook():

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softknee.backends import table
+from softknee.backends.floats import unsteady
+from softknee.backends.torch import Composite
 from softknee.catalog import elementwise, gated
 from softknee.errors import InputError
 from softknee.expression import compile_source, constant, differentiate, emit, symbol, symbols, trace
@@ -183,3 +185,38 @@ def test_what_is_defined_inside_a_function_says_so_when_pickled():
     assert copy.copy(inner) is inner and copy.deepcopy(inner) is inner
     with pytest.raises(pickle.PicklingError, match="'inner': it is defined inside a function"):
         pickle.dumps(inner)
+
+
+def test_a_declared_slope_is_the_derivative():
+    """By chain rule, by the declared variable only, at every order; the value is what it was."""
+    expression = trace(lambda x, ops, *, a: ops.with_slope(a * x * x, x, 7.0 * x), ("x",), {"a": 1.0})
+    assert code(expression, "x", "a")(NUMPY, 3.0, 2.0) == 18
+    assert code(differentiate(expression, "x"), "x", "a")(NUMPY, 3.0, 2.0) == 21
+    assert code(differentiate(expression, "x", 2), "x", "a")(NUMPY, 3.0, 2.0) == 7
+    assert code(differentiate(expression, "a"), "x", "a")(NUMPY, 3.0, 2.0) == 9
+    of_half = trace(lambda x, ops: ops.with_slope(ops.exp(0.5 * x), 0.5 * x, 2.0 * x), ("x",))
+    assert code(differentiate(of_half, "x"), "x")(NUMPY, 3.0) == 3
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (lambda x, ops: x * x, ()),  # 2x: ∞ at ∞, as it should be
+        (lambda x, ops: x * ops.sigmoid(x), ()),  # exponents are applied last
+        (lambda x, ops: x / ops.sqrt(1.0 + x * x), ("x",)),  # ∞/∞
+    ],
+)
+def test_a_derivative_is_kept_from_overflow_where_it_would_be_nan(function, wanted):
+    derived = differentiate(trace(function, ("x",)), "x")
+    assert unsteady(derived, ("x",), (), ()) == wanted
+    slope = compile_source(emit([derived], "f", ["x"], wanted), "f")
+    with np.errstate(all="ignore"):
+        assert not np.isnan(slope(NUMPY, np.array([-np.inf, -1.7e308, 1.7e308, np.inf]))).any()
+
+
+def test_code_is_made_at_first_use():
+    composite = Composite(trace(lambda x, ops: x * ops.tanh(x), ("x",)), ("x",), 1)
+    assert composite._code is None
+    x = torch.tensor(2.0, requires_grad=True)
+    (slope,) = torch.autograd.grad(composite(x), x)
+    assert slope.item() == pytest.approx(math.tanh(2) + 2 / math.cosh(2) ** 2)

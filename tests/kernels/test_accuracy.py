@@ -15,7 +15,8 @@ from softknee.kernels.accuracy import FLOOR, error
 ACTIVATIONS = softknee.activations()
 ELEMENTWISE = [a for a in ACTIVATIONS if a.kind == "elementwise"]
 JOINT = [a for a in ACTIVATIONS if a.kind != "elementwise"]
-WIDE = {torch.float32: 40_009, torch.float64: 1}
+# of the points that were recorded one in ten; of a half precision all
+WIDE = {torch.float32: 40_010, torch.float64: 40_010}
 
 
 def called(activation):
@@ -27,7 +28,7 @@ def called(activation):
     return evaluate
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", accuracy.DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ELEMENTWISE, ids=lambda a: a.name)
 def test_elementwise_is_as_exact_as_stated(activation, dtype):
     for order, promise in enumerate(paths.promised(activation, dtype)[:2]):
@@ -46,13 +47,15 @@ def test_joint_is_as_exact_as_stated(activation, dtype):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.name)
 def test_every_entry_states_its_figures(activation):
-    """And they are good ones: f and f′ within the design's 8 units in float64, correctly rounded in half precision."""
+    """And they are good ones: f and f′ within 8 units in float64, correctly rounded in half precision. laplace may be
+    off by 16: its mu and sigma are roundings too, which the unit does not count (tests/contract counts them)."""
     for dtype in accuracy.DTYPES:
         figures = paths.promised(activation, dtype)
         assert len(figures) >= (1 if activation.kind == "normalizer" else 2)
         for figure in figures[:2]:
             assert figure.lost is None
-            assert figure.ulp <= (0.51 if dtype in (torch.bfloat16, torch.float16) else 16)
+            wide = 16 if dtype == torch.float32 or activation.name == "laplace" else 8
+            assert figure.ulp <= (0.51 if dtype in (torch.bfloat16, torch.float16) else wide)
 
 
 def test_error_counts_units():
@@ -84,7 +87,7 @@ def test_a_careless_form_breaks_the_statement():
     def careless(x, order, **parameters):
         return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
-    found = accuracy.worst(gelu, careless, torch.float32, 0, 40_009)
+    found = accuracy.worst(gelu, careless, torch.float32, 0, 40_010)
     assert found.ulp > paths.promised(gelu, torch.float32)[0].ulp and found.lost is not None
 
 

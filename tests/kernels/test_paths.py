@@ -24,9 +24,9 @@ def test_relu_is_torchs_own_op():
 def test_what_torch_loses_is_ours():
     x = torch.randn(5)
     gelu = softknee.get("gelu").path(x)
-    assert gelu.forward == "composite" and "f is lost from x = -5" in gelu.reason
+    assert gelu.forward == "composite" and "f is lost at x = -5" in gelu.reason
     tanh = softknee.get("tanh").path(x)
-    assert (tanh.forward, tanh.backward) == ("native", "composite") and "f′ is lost from x = " in str(tanh)
+    assert (tanh.forward, tanh.backward) == ("native", "composite") and "f′ is lost at x = " in str(tanh)
     assert softknee.get("gelu").path(x.half()).forward == "table"
 
 
@@ -97,3 +97,49 @@ def test_an_inexact_op_is_not_used(monkeypatch, figure, word):
 
 def test_path_reads_as_a_sentence():
     assert str(Path("native", "native", "PyTorch's op is as exact")) == "native: PyTorch's op is as exact"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_an_infinite_parameter_is_no_default(dtype):
+    """Only softplus's own threshold is left out for PyTorch's."""
+    x = torch.tensor([-5.0, 0.5, 5.0, 100.0], dtype=dtype)
+    inf = float("inf")
+    for name, given in (
+        ("hardtanh", {"min_val": 0.0, "max_val": inf}),
+        ("hardtanh", {"min_val": -inf, "max_val": 0.0}),
+        ("softshrink", {"lambd": inf}),
+        ("hardshrink", {"lambd": inf}),
+        ("softplus", {"threshold": -inf}),
+        ("softplus", {"threshold": inf}),
+        ("hardtanh", {"min_val": 0.0, "max_val": 1e39}),
+        ("hardshrink", {"lambd": 1e-42}),
+    ):
+        activation = softknee.get(name)
+        wanted = torch.from_numpy(activation.value(x.double().numpy(), **given))
+        torch.testing.assert_close(activation(x, **given).double(), wanted, rtol=1e-2, atol=0)
+
+
+def test_the_identity_and_integers_have_a_path_too():
+    assert "returns its input" in softknee.get("identity").path(torch.randn(2)).reason
+    assert softknee.get("relu").path(torch.tensor([1, -1])).forward == "native"
+    with pytest.raises(InputError, match="int64"):
+        softknee.get("silu").path(torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "given", "message"),
+    [
+        ("silu", (), {}, "takes x as tensors, got nothing"),
+        ("silu", (None,), {}, "got NoneType"),
+        ("swiglu", (torch.zeros(2),), {}, "gate and up"),
+        ("swiglu", (torch.zeros(2), torch.zeros(3)), {}, "do not broadcast"),
+        ("elu", (torch.zeros(4),), {"alpha": torch.ones(3)}, "does not broadcast"),
+        ("prelu", (torch.zeros(2, 3),), {"weight": torch.ones(4)}, "4 channels"),
+        ("softmax", (torch.zeros(2),), {}, "dim"),
+    ],
+)
+def test_path_refuses_what_the_call_refuses(name, inputs, given, message):
+    activation = softknee.get(name)
+    for function in (activation, activation.path):
+        with pytest.raises(InputError, match=message):
+            function(*inputs, **given)

@@ -113,3 +113,50 @@ def test_few_tables_are_kept(monkeypatch):
     for step in range(20):
         own(x, a=1.0 + step)
     assert len(tables._tables) <= 3
+
+
+def test_small_tensors_have_a_table_in_the_end():
+    @softknee.elementwise
+    def fresh(x, ops):
+        return x * ops.atan(x)
+
+    x = torch.randn(1000).bfloat16()
+    first = fresh(x)
+    kept = [v for (key, *_), v in tables._tables.items() if key[0] is fresh]
+    assert kept == [1000]
+    for _ in range(20):
+        assert torch.equal(fresh(x), first)
+    (found,) = [v for (key, *_), v in tables._tables.items() if key[0] is fresh]
+    assert found.shape == (65_536,)
+
+
+def test_fake_tensors_neither_use_nor_make_tables():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    @softknee.elementwise
+    def faked(x, ops):
+        return x * ops.atan(x)
+
+    x = torch.randn(70_000).bfloat16()
+    with FakeTensorMode():
+        assert faked(torch.empty(70_000, dtype=torch.bfloat16)).shape == (70_000,)
+    graph = make_fx(faked)(x)
+    assert "arange" not in graph.code
+    wanted = faked(x)
+    with FakeTensorMode():
+        assert faked(torch.empty(70_000, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert torch.equal(faked(x), wanted)
+
+
+def test_a_table_made_in_inference_mode_serves_training():
+    @softknee.elementwise
+    def inferred(x, ops):
+        return x * ops.atan(x)
+
+    x = everything(torch.bfloat16)
+    with torch.inference_mode():
+        inferred(x)
+    y = inferred(x.requires_grad_())
+    y.float().nansum().backward()
+    assert x.grad is not None

@@ -10,6 +10,7 @@ are kept for backward. Half precision is computed in float32 and rounded once.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,8 +79,13 @@ class TorchTable(FloatTable):
         if not isinstance(condition, Tensor):
             return a if condition else b
         if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-            return torch.full_like(condition, b, dtype=self.dtype).masked_fill(condition, a)
-        return torch.where(condition, a, b)
+            return torch.full_like(condition, self._held(b), dtype=self.dtype).masked_fill(condition, self._held(a))
+        return torch.where(condition, self._held(a), self._held(b))
+
+    def _held(self, a: Any) -> Any:
+        """A number beyond the dtype's largest is infinite; PyTorch refuses it here."""
+        beyond = isinstance(a, float) and abs(a) > torch.finfo(self.dtype).max
+        return math.copysign(math.inf, a) if beyond else a
 
 
 OPS = TorchTable()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from ..backends import table
 from ..backends.floats import unsteady
@@ -155,7 +156,7 @@ class Activation:
         resolved = self.defaults | given
         for condition in self.conditions:
             if any(name in given for name in condition.names) and not _holds(condition, resolved):
-                found = ", ".join(f"{name}={_shown(resolved[name])}" for name in condition.names)
+                found = ", ".join(f"{name}={_failing(condition, name, resolved)}" for name in condition.names)
                 raise InputError(f"{self.name}: {found} is out of range; it must be {condition}")
         return resolved
 
@@ -245,7 +246,12 @@ class Activation:
 
         if self.kind == "normalizer":
             softmax = r"\frac{e^{x_i/T}}{\sum_j e^{x_j/T}}"
-            known = {"softmax": softmax, "log_softmax": rf"\log {softmax}"}
+            known = {
+                "softmax": softmax,
+                "log_softmax": rf"\log {softmax}",
+                "sparsemax": r"\left(\arg\min_{p \in \Delta} \|p - x\|^2\right)_i",
+                "gumbel_softmax": r"\frac{e^{(x_i + g_i)/\tau}}{\sum_j e^{(x_j + g_j)/\tau}}, \; g = -\log(-\log u)",
+            }
             return known.get(self.name, rf"{_word(self.name)}(x)_i")
         from sympy.printing.latex import greek_letters_set
 
@@ -279,7 +285,10 @@ class Activation:
             "layout": self.layout,
             "tags": self.tags,
         }
-        return plain(declared | {"facts": None if self.kind == "normalizer" else self.facts})
+        from ..kernels.paths import choose
+
+        paths = {str(d).removeprefix("torch."): choose(self, d).to_dict() for d in (torch.float32, torch.bfloat16)}
+        return plain(declared | {"paths": paths, "facts": None if self.kind == "normalizer" else self.facts})
 
     def module(self, **parameters: Any) -> Module:
         """A `torch.nn.Module` that applies it."""
@@ -294,15 +303,18 @@ def _holds(condition: Condition, values: Mapping[str, Any]) -> bool:
     if not tensors:
         return condition.holds(values)
     unseen = torch.compiler.is_compiling() or transformed()
-    if unseen or any(t.device.type != "cpu" for t in tensors):
+    if unseen or any(t.device.type != "cpu" or is_fake(t) for t in tensors):
         return True
     return bool(condition.holds(values).all())
 
 
-def _shown(value: Any) -> str:
+def _failing(condition: Condition, name: str, resolved: Mapping[str, Any]) -> str:
+    """The value of `name`; of a tensor, those elements at which the condition fails."""
+    value = resolved[name]
     if not isinstance(value, Tensor):
         return repr(value)
-    values = value.detach().flatten()
+    fails = ~torch.as_tensor(condition.holds(resolved))
+    values = value.detach().expand(fails.shape)[fails]
     return f"{values[:8].tolist()}{' …' if len(values) > 8 else ''}"
 
 

@@ -38,10 +38,11 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
             both, forward = _shortcut(activation, x.dtype, x.device.type)
             op = both if x.requires_grad and torch.is_grad_enabled() else forward
             if op is not None:
-                return op(x)
-    if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
-        given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
-        raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
+                try:
+                    return op(x)
+                except (RuntimeError, IndexError, TypeError) as error:
+                    raise _refusal(activation, inputs, parameters) or error from None
+    _counted(activation, inputs)
     if inplace and activation.kind != "elementwise":
         raise InputError(f"{activation.name} is {activation.kind} and does not work in place")
     if inplace:
@@ -49,20 +50,29 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
         leaves = (inputs[0], *parameters.values())
         recorded = torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in leaves)
         x = inputs[0].clone() if recorded else inputs[0]
-        return inputs[0].copy_(_out_of_place(activation, (x,), parameters))
-    return _out_of_place(activation, inputs, parameters)
+        return inputs[0].copy_(_explained(activation, (x,), parameters))
+    return _explained(activation, inputs, parameters)
 
 
 def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
-    """The path that `activation(*inputs, **parameters)` takes, and why; nothing is computed."""
+    """The path that `activation(*inputs, **parameters)` takes, and why. Raises as the call does."""
+    _counted(activation, inputs)
+    x = inputs[0]
+    if activation.kind == "elementwise" and not (x.is_floating_point() or x.is_complex()):
+        _of_integers(activation, x.new_zeros(1), parameters)
+        return Path("native", "native", "PyTorch's op says what integers give")
     _check(activation, inputs)
+    if (refusal := _refusal(activation, inputs, parameters)) is not None:
+        raise refusal
     parameters = dict(parameters)
     training = parameters.pop("training", False) if activation.stochastic else False
     for word in ("dim", "dtype") if activation.kind == "normalizer" else ("inplace",):
         parameters.pop(word, None)
     if activation.stochastic:
         parameters.pop("generator", None)
-    resolved = activation.resolve(parameters)
+    resolved = settled(activation, x, parameters)
+    if activation.kind == "elementwise" and activation.expression.op == "symbol":
+        return Path("native", "native", "the identity returns its input")
     chosen = choose(activation, inputs[0].dtype, inputs[0].device.type)
     if activation.kind == "normalizer":
         return chosen
@@ -74,6 +84,8 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     tensors = [name for name, value in resolved.items() if isinstance(value, Tensor)]
     if tensors and not (chosen.forward == "native" and _native_takes(activation, inputs[0], resolved)):
         return Path("composite", "composite", f"{tensors[0]} is a tensor, whose gradient the composite has")
+    if chosen.forward == "native" and not _native_takes(activation, x, resolved):
+        return Path("composite", "composite", "a parameter is far from 1, where PyTorch's op is not measured")
     return chosen
 
 
@@ -92,6 +104,48 @@ def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[
     return op if chosen.backward == "native" else None, op
 
 
+def _explained(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
+    try:
+        return _out_of_place(activation, inputs, parameters)
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise _refusal(activation, inputs, parameters) or error from None
+
+
+def _refusal(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> InputError | None:
+    """What PyTorch refused, in the words of the call: a layout, an option, shapes that do not broadcast. Looked into
+    only once something failed, so that a call that is right pays nothing for it."""
+    name, x = activation.name, inputs[0]
+    for word, v in zip(activation.inputs, inputs, strict=True):
+        if v.layout is not torch.strided or v.is_nested:
+            layout = "nested" if v.is_nested else str(v.layout).removeprefix("torch.")
+            mend = (
+                "to_dense()" if not v.is_nested else "values()" if v.layout is torch.jagged else "to_padded_tensor(…)"
+            )
+            return InputError(f"{name}: {word} must be a dense tensor, got one of layout {layout}; pass its {mend}")
+    for option, kind, right in (("dtype", torch.dtype, "a torch.dtype"), ("generator", torch.Generator, "a generator")):
+        value = parameters.get(option)
+        if value is not None and not isinstance(value, kind):
+            return InputError(f"{name}: {option} must be {right}, got {value!r}")
+    if activation.kind == "normalizer":
+        dim, limit = parameters.get("dim", activation.dim), max(x.ndim, 1)
+        if not isinstance(dim, int) or not -limit <= dim < limit:
+            return InputError(
+                f"{name}: dim={dim!r} does not fit an input of shape {tuple(x.shape)}; it must be a whole number "
+                f"from {-limit} to {limit - 1}"
+            )
+    given = list(zip(activation.inputs, inputs, strict=True))
+    given += [(p, _channelled(activation, p, v, x)) for p, v in parameters.items() if isinstance(v, Tensor)]
+    for i, (word, v) in enumerate(given):
+        for other, w in given[:i]:
+            try:
+                torch.broadcast_shapes(v.shape, w.shape)
+            except RuntimeError:
+                return InputError(
+                    f"{name}: {other} of shape {tuple(w.shape)} and {word} of shape {tuple(v.shape)} do not broadcast"
+                )
+    return None
+
+
 def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
     if activation.apply is not None:
         return _normalize(activation, inputs[0], **parameters)
@@ -101,9 +155,10 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
     _check(activation, inputs)
     if activation.stochastic:
         return _sampled(activation, x, **parameters)
+    resolved = activation.resolve(parameters) if parameters else activation.defaults
     if activation.expression.op == "symbol":
         return x  # the identity
-    return _computed(activation, inputs, activation.resolve(parameters) if parameters else activation.defaults)
+    return _computed(activation, inputs, resolved)
 
 
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
@@ -134,14 +189,20 @@ def native(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tenso
 
 def _native_arguments(activation: Activation, resolved: dict[str, Any]) -> dict[str, Any]:
     # softplus without a threshold is PyTorch's with its default, which guards against overflow where ours needs none
-    finite = {name: value for name, value in resolved.items() if isinstance(value, Tensor) or not math.isinf(value)}
-    return {**activation.torch_arguments, **finite}
+    absent = {name: p.default for name, p in activation.parameters.items() if math.isinf(p.default)}
+    given = {name: v for name, v in resolved.items() if isinstance(v, Tensor) or v != absent.get(name)}
+    return {**activation.torch_arguments, **given}
 
 
 def _native_takes(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> bool:
-    """Whether PyTorch's function takes these parameters: tensors only where it learns them, as it wants them."""
+    """Whether PyTorch's function takes these parameters: tensors only where it learns them, as it wants them; numbers
+    of a size that its scalars hold."""
     for name, value in resolved.items():
-        if isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
+            usual = value == 0.0 or 1e-4 <= abs(value) <= 1e4
+            if not usual and value != activation.defaults[name]:
+                return False
+        else:
             learnable = activation.parameters[name].learnable and value.ndim == 1 and value.dtype == x.dtype
             if not learnable or (value.numel() > 1 and (x.ndim < 2 or x.size(1) != value.numel())):
                 return False
@@ -168,21 +229,27 @@ def _nothing(*arguments: Any) -> None:
     return None
 
 
+def _plain(x: Tensor) -> bool:
+    """Whether it holds numbers that may be looked at: no fake or wrapped tensor, and nobody records what is done."""
+    return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
+
+
 def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
-    if any(isinstance(value, Tensor) for value in values):
+    if any(isinstance(value, Tensor) for value in values) or not _plain(x):
         return None
     chosen = choose(activation, x.dtype, x.device.type)
     if chosen.forward == "table":
         return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
-    if chosen.forward == "native":
+    resolved = dict(zip(activation.parameters, values, strict=True))
+    if chosen.forward == "native" and _native_takes(activation, x, resolved):
         with torch.no_grad():
-            return native(activation, x, dict(zip(activation.parameters, values, strict=True)))
+            return native(activation, x, resolved)
     return None
 
 
 def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
     """grad·f′(x)"""
-    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype
+    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype and _plain(x)
     if not half or grad.shape != x.shape or any(isinstance(value, Tensor) for value in values):
         return None
     partial = activation.composite.derivatives[0]
@@ -215,6 +282,8 @@ def _sampled(
     generator: torch.Generator | None = None,
     **parameters: Any,
 ) -> Tensor:
+    if not isinstance(training, bool):
+        raise InputError(f"{activation.name}: training must be True or False, got {training!r}")
     resolved = activation.resolve(parameters)
     if not training:
         return _computed(activation, (x,), resolved)
@@ -235,11 +304,18 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return noise.clamp(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
 
 
+def _counted(activation: Activation, inputs: tuple[Any, ...]) -> None:
+    if len(inputs) != len(activation.inputs) or not all(isinstance(x, Tensor) for x in inputs):
+        given = ", ".join(type(x).__name__ for x in inputs) or "nothing"
+        raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)} as tensors, got {given}")
+
+
 def _check(activation: Activation, inputs: tuple[Tensor, ...]) -> None:
     for name, x in zip(activation.inputs, inputs, strict=True):
-        if not x.is_floating_point():
+        if not x.is_floating_point() or x.dtype.itemsize < 2:
+            right = "have 16 bits an element or more" if x.is_floating_point() else "be a real floating-point tensor"
             dtype = str(x.dtype).removeprefix("torch.")
-            raise InputError(f"{activation.name}: {name} must be a real floating-point tensor, got {dtype}")
+            raise InputError(f"{activation.name}: {name} must {right}, got {dtype}")
 
 
 def settled(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -294,7 +370,7 @@ def _normalize(
     x = x if dtype is None else x.to(dtype)
     _check(activation, (x,))
     assert activation.apply is not None
-    resolved = activation.resolve(parameters)
+    resolved = settled(activation, x, parameters)
     if not activation.stochastic:
         return activation.apply(x, dim, **resolved)
     return activation.apply(x, noise_like(x, generator), dim, **resolved)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -45,9 +44,16 @@ class Path:
     backward: str
     reason: str
 
+    @property
+    def way(self) -> str:
+        """In a word, or two where they differ: "native, derivative composite"."""
+        return self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
+
+    def to_dict(self) -> dict[str, str]:
+        return {"forward": self.forward, "backward": self.backward, "reason": self.reason}
+
     def __str__(self) -> str:
-        way = self.forward if self.forward == self.backward else f"{self.forward}, derivative {self.backward}"
-        return f"{way}: {self.reason}"
+        return f"{self.way}: {self.reason}"
 
 
 @functools.cache
@@ -91,14 +97,15 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     has = activation.kind == "elementwise" and activation.torch is not None
     native = figures(activation, dtype, "native") if has else None
     if native is None:
-        missing = f"{activation.name} has no measured op of PyTorch's in {_word(dtype)}"
-        return Path(own, own, missing)
+        return Path(
+            own, own, "PyTorch has no op for it" if not has else f"PyTorch's op is not measured in {_word(dtype)}"
+        )
     mine = figures(activation, dtype, own) or [Figure(EXACT, 0.0)] * len(ORDERS)
     wrong = [_wrong(order, theirs, ours, own, device) for order, theirs, ours in zip(ORDERS, native, mine, strict=True)]
     if wrong[0]:
         return Path(own, own, f"PyTorch's {wrong[0]}")
     if own == "table" and (slower := speed(activation, dtype, "native") / speed(activation, dtype, "table")) > 1:
-        return Path(own, own, f"correctly rounded, and PyTorch's op takes {slower:.1f} times as long")
+        return Path(own, own, f"correctly rounded, and PyTorch's op takes {slower:.1f} times as long at 64K elements")
     if failing := wrong[1] or wrong[2]:
         return Path("native", own, f"PyTorch's {failing}")
     return Path("native", "native", "PyTorch's op is as exact" if device == "cpu" else "PyTorch's op is exact")
@@ -108,7 +115,7 @@ def _wrong(order: str, theirs: Figure, ours: Figure, own: str, device: str) -> s
     """What speaks against PyTorch's op; empty where nothing does."""
     enough = EXACT if own == "table" or device != "cpu" else max(ENOUGH, ours.ulp)
     if theirs.lost is not None:
-        return f"{order} is lost {'at' if math.isinf(theirs.lost) else 'from'} x = {theirs.lost:.4g}"
+        return f"{order} is lost at x = {theirs.lost:.4g}"
     if not theirs.ulp <= enough:
         return f"{order} is off by {theirs.ulp:.3g} ULPs at x = {theirs.at:.4g}"
     return ""

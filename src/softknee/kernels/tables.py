@@ -4,8 +4,8 @@ A bfloat16 or float16 tensor, read as 16-bit integers, indexes the table: one pa
 every value correctly rounded. On 2 cores at 1M elements: 0.7 ns per element, where the composite takes 6 to 15. f′ is
 kept in float32, since it is multiplied by the incoming gradient before it is rounded.
 
-A table costs 65,536 evaluations, so a small tensor whose table does not exist yet is computed directly, in float64 and
-rounded in the same way: the bits do not depend on which of the two was done.
+A table costs 65,536 evaluations. Until a quarter as many elements have been asked for, they are computed directly, in
+float64 and rounded in the same way: the bits do not depend on which of the two was done.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ SIZE = 65_536
 # Two tables per activation and dtype, 384 KiB together; training schedules that move a parameter at every step would
 # otherwise fill the memory.
 _LARGEST = 256
+_ENOUGH = SIZE // 4
 _CHUNK = 1 << 18  # elements whose 32-bit indices stay in a core's cache
 
-_tables: collections.OrderedDict[Any, Tensor] = collections.OrderedDict()
+_tables: collections.OrderedDict[Any, Tensor | int] = collections.OrderedDict()  # or the elements asked for so far
 _lock = threading.Lock()
 
 
 def rounded(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """float64 → `dtype`, to nearest, ties to even, with one rounding.
+    """float64 → bfloat16 or float16, to nearest, ties to even, with one rounding. For float32: to odd.
 
     PyTorch's own conversion goes through float32 and rounds twice. Rounded to odd there (towards zero, and the last bit
     set where that was not exact), the second rounding sees on which side of a tie the value lies: float32 has more than
-    two bits more than either.
+    two bits more than either. A table of f′ stays in that form, since its product is rounded to half precision after.
     """
     near = exact.to(torch.float32)
     beyond = near.double().abs() > exact.abs()
@@ -55,16 +56,20 @@ def apply(
     key: what tells this function from every other, hashable; its table is remembered under it.
     """
     dtype = dtype or x.dtype
-    table = _tables.get((key, x.dtype, dtype))
-    if table is None:
-        if x.numel() < SIZE:
+    place = (key, x.dtype, dtype)
+    with _lock:
+        table = _tables.pop(place, 0)
+        if not isinstance(table, Tensor):
+            table += x.numel()
+        _tables[place] = table  # the last used is the last to go
+        while len(_tables) > _LARGEST:
+            _tables.popitem(last=False)
+    if not isinstance(table, Tensor):
+        if table < _ENOUGH:
             return rounded(exact(x.double()), dtype)
-        inputs = torch.arange(SIZE, dtype=torch.int32).to(torch.int16).view(x.dtype)
-        table = rounded(exact(inputs.double()), dtype)
-        with _lock:
-            _tables[key, x.dtype, dtype] = table
-            while len(_tables) > _LARGEST:
-                _tables.popitem(last=False)
+        with torch.inference_mode(False):  # whose tensors autograd could not use later
+            inputs = torch.arange(SIZE, dtype=torch.int32, device="cpu").to(torch.int16).view(x.dtype)
+            table = _tables[place] = rounded(exact(inputs.double()), dtype)
     strides = x.stride()
     order = sorted(range(x.ndim), key=lambda d: -strides[d])
     dense = x.permute(order)

@@ -478,6 +478,15 @@ def _in_torch(choice: Choice) -> str:
     return f"nn.{activation.torch_module}{''.join(arguments)}"
 
 
+def _path(choice: Choice, dtype: str) -> str:
+    """How a call on a CPU is computed: kernels/paths.py."""
+    import torch
+
+    from softknee.kernels.paths import choose
+
+    return choose(choice.activation, getattr(torch, dtype)).way.replace(", ", ",\n")
+
+
 USES = {
     "binary-output": "binary outputs",
     "cnn": "CNNs",
@@ -521,6 +530,8 @@ FACTS: dict[str, Callable[[Choice], str]] = {
     "backward gain": lambda c: number(c.facts.backward_gain, 4),
     "mean, z ~ N(0, 1)": lambda c: number(round(c.facts.mean, 12)),
     "in torch": _in_torch,
+    "float32 path": lambda c: _path(c, "float32"),
+    "bfloat16 path": lambda c: _path(c, "bfloat16"),
 }
 
 

@@ -113,7 +113,7 @@ def _members(origin: type, recipe: Recipe) -> dict[str, Any]:
         if len(args) != 1 or kwargs or not plain(args[0]) or (recipe.wide and widened(args[0])):
             return theirs(self, *args, **kwargs)
         given = parameters(self) if defaults or constants else {}
-        if getattr(self, "inplace", False):
+        if self.__dict__.get("inplace"):
             given["inplace"] = True
         return call(activation, args[0], **given)
 
@@ -257,7 +257,7 @@ def _entry(function: Any) -> Activation | None:
     if not isinstance(function, nn.Module):
         return GATES.get(function)
     if isinstance(function, Substitute) and not hooked(function) and "forward" not in function.__dict__:
-        return function._gated if not getattr(function, "inplace", False) else None
+        return None if function.__dict__.get("inplace") else function._gated
     return None
 
 

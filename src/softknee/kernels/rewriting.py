@@ -60,7 +60,7 @@ def places(function: types.FunctionType) -> tuple[Place, ...]:
     for node in ast.walk(tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             for side, other, first in ((node.left, node.right, True), (node.right, node.left, False)):
-                if _single(side) and not isinstance(other, ast.Constant):
+                if _single(side) and not isinstance(other, ast.Constant) and not _overwrites(other):
                     assert isinstance(side, ast.Call)
                     found.append(
                         Place(name, "product", _dotted(side.func) or "", _lines(side), _at(node), _at(side), first)
@@ -259,7 +259,7 @@ def _lines(node: ast.expr) -> tuple[int, int]:
 def _stored_products(tree: ast.FunctionDef, name: str) -> Iterator[Place]:
     """`h = f(x)`, and in a later statement of the same block `h * y`, the one use of h.
 
-    Between them nothing may see or change x: x is a call's result, or made of names that do not occur again.
+    Between them nothing may change x: x is a call's result, or made of names that do not occur again.
     """
     uses = Counter(_names(tree, stored=False))
     stores = Counter(_names(tree, stored=True))
@@ -278,13 +278,27 @@ def _stored_products(tree: ast.FunctionDef, name: str) -> Iterator[Place]:
                     break
                 node = next((n for n in _outside_scopes(later) if _multiplies(n, target.id)), None)
                 seen = {*_names(later, stored=False), *(_names(later, stored=True) if node is None else ())}
-                if given & seen:
+                if given & seen or _overwrites(later):
                     break
                 if node is not None:
                     first = isinstance(node.left, ast.Name) and node.left.id == target.id
                     callee = _dotted(call.func) or ""
                     yield Place(name, "product", callee, _lines(call), _at(node), _at(call), first, _at(call))
                     break
+
+
+def _overwrites(tree: ast.AST) -> bool:
+    """Whether it says that it works in place: `x.mul_(2)`, `x += 1`, `x[0] = 1`, `inplace=`, `out=`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            named = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            if named.endswith("_") and not named.startswith("_"):
+                return True
+            if any(keyword.arg in ("inplace", "out", None) for keyword in node.keywords):
+                return True
+        elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)):
+            return True
+    return False
 
 
 def _multiplies(node: ast.AST, name: str) -> bool:

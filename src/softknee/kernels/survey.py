@@ -194,6 +194,8 @@ class Survey:
                 continue
             local = locals_of(function)
             taken: set[tuple[int, ...] | None] = set()
+            # a product in one call reads the gate after up is made, which such a module might overwrite
+            overwrites = any(getattr(each, "inplace", False) is True for each in module.modules())
             # products first: the calls in them are theirs
             for place in sorted(every, key=lambda place: place.kind != "product"):
                 symbol = _symbol(place, module, function, local)
@@ -204,6 +206,9 @@ class Survey:
                 else:
                     found = self._of_function(place, symbol, module, sites)
                 if found is None:
+                    continue
+                if found.product and overwrites:
+                    self.unfused.setdefault(id(symbol), "a module beside the activation works in place")
                     continue
                 taken |= {place.at, place.stored, place.call}
                 yield found

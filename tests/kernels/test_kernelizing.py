@@ -248,6 +248,20 @@ def test_hooks_stay_and_see_what_they_saw():
     handle.remove()
 
 
+def test_what_hooks_hold_is_not_copied():
+    class Holder:
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+        def hook(self, module, args, output):
+            return None
+
+    model = nn.Sequential(nn.SiLU(), QuickGELU())
+    for act in model:
+        act.register_forward_hook(Holder().hook)
+    assert len(softknee.kernelize(model).replaced) == 2
+
+
 def test_hooks_that_come_later_are_called_too():
     model = MLP()
     result = softknee.kernelize(model, x())
@@ -432,6 +446,12 @@ class Modal(nn.Module):
         return x.tanh() if self.training else x.relu()
 
 
+class Uncopied(nn.SiLU):
+    def __init__(self):
+        super().__init__()
+        self.held = (i for i in ())
+
+
 class Reducing(nn.SiLU):
     def __reduce__(self):
         return (Reducing, ())
@@ -473,6 +493,7 @@ def sharded():
         (Learned, "holds slope"),
         (Bumpy, "nearest is"),
         (Modal, "is not relu's"),
+        (Uncopied, "cannot be copied"),
         (Reducing, "pickles in a way of its own"),
         (Registering, "when a subclass is made"),
         (patched, "replaced on the module itself"),

@@ -94,7 +94,7 @@ def _declared(module: nn.Module, entry: Entry) -> Recipe:
 def _matched(module: nn.Module, entry: Entry | None, shape: tuple[int, ...] | None) -> Recipe | None:
     state = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
     try:
-        found = of_module(module, shape or (ROWS, COLUMNS), _dtype(module))
+        found = of_module(_copied(module).cpu(), shape or (ROWS, COLUMNS), _dtype(module))
     except Exception:  # somebody's module, on values it was not made for
         found = None
     if found is None:
@@ -125,9 +125,11 @@ class _Called(TorchFunctionMode):
 
 def _widens(module: nn.Module) -> bool:
     """Whether a forward has steps that autocast computes in float32."""
-    copied = copy.deepcopy(module)
-    with torch.no_grad(), _Called() as called:
-        copied(torch.zeros(2, COLUMNS, dtype=_dtype(module)))
+    try:
+        with torch.no_grad(), _Called() as called:
+            _copied(module).cpu()(torch.zeros(2, COLUMNS, dtype=_dtype(module)))
+    except Exception:  # it insists on another shape
+        return True
     return not called.names.isdisjoint(WIDE)
 
 
@@ -141,12 +143,9 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 def _try(module: nn.Module, found: Recipe, custom: bool) -> None:
     """Raises Refusal where the substitute is not what the module is, in either mode, or a parameter is not followed."""
-    theirs = copy.deepcopy(module)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        getattr(theirs, hooks).clear()
-    if any(t.is_meta for t in (*theirs.parameters(), *theirs.buffers())):
+    if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
         raise Refusal("its parameters are on the meta device, where nothing can be tried")
-    theirs = theirs.cpu()
+    theirs = _copied(module).cpu()
     cls = substitute(type(module), found)
     # of a module with parameters per channel, as many channels
     x = _inputs(next((p.numel() for p in module.parameters() if p.numel() > 1), COLUMNS))
@@ -166,6 +165,17 @@ def _try(module: nn.Module, found: Recipe, custom: bool) -> None:
                 changed = [k for k, v in vars(case).items() if k not in before or before[k] is not v]
                 if changed:
                     raise Refusal(f"its forward changes the module ({', '.join(changed)})")
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy without hooks: what those hold may be anything."""
+    bare = module.__class__.__new__(module.__class__)
+    hooks = {name: type(value)() for name, value in vars(module).items() if name.endswith("_hooks") and value}
+    vars(bare).update(vars(module) | hooks)
+    try:
+        return copy.deepcopy(bare)
+    except Exception as error:  # whatever the module holds
+        raise Refusal(f"it cannot be copied, to be tried: {error}") from None
 
 
 def _inputs(columns: int) -> torch.Tensor:

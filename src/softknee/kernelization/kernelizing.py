@@ -2,8 +2,7 @@
 
 No module is exchanged: the modules that apply activations change their class (`substitutes`), those that write the
 product out get their method with that one expression replaced (`rewriting`). Parameters, state dict, hooks, shared
-modules, modes and devices are what they were. Nothing else of this package knows this module: it stands on
-identification.
+modules, modes and devices are what they were.
 """
 
 from __future__ import annotations

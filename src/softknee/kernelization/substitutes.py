@@ -24,7 +24,7 @@ from ..functional import function as functional
 from ..functional import unpack
 from ..identification.matching import gated_probes, match_values
 from ..identification.recognition import Tables
-from .dispatch import call
+from ..kernels.dispatch import call
 from .rewriting import Place, Unreadable, rewrite
 
 

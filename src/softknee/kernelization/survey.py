@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..catalog import Activation
 from ..identification import Site
-from .dispatch import call
+from ..kernels.dispatch import call
 from .recipes import Refusal, recipe, refuse_altered, try_function
 from .rewriting import Place, Unreadable, global_names, locals_of, places
 from .substitutes import (

@@ -7,8 +7,8 @@ import linecache
 
 import pytest
 
-from softknee.kernels import rewriting
-from softknee.kernels.rewriting import Unreadable, places, rewrite
+from softknee.kernelization import rewriting
+from softknee.kernelization.rewriting import Unreadable, places, rewrite
 
 
 def f(x):

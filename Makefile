@@ -18,7 +18,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-install: $(VENV)/.installed  ## set up .venv
+# The compiled kernels, again whenever their source changes.
+$(VENV)/.kernels: $(VENV)/.installed setup.py $(wildcard src/softknee/kernels/cpu/*.cpp src/softknee/kernels/cpu/*.h)
+	@echo "Building the kernels …"
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+install: $(VENV)/.kernels  ## set up .venv
 
 demo: install  ## a network that does not learn: the cause, the repair, the proof (build/demo/report.html)
 	@$(BIN)/softknee demo --output build/demo
@@ -31,19 +37,23 @@ check: install  ## lint, format, types, generated files
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python tools/stubs.py --check || (echo "functional.pyi is out of date: run python tools/stubs.py" && exit 1)
+	@$(BIN)/python tools/kernels.py --check || (echo "the kernels are out of date: run python tools/kernels.py" && exit 1)
+	@$(BIN)/python tools/polynomials.py --check || (echo "polynomials.h is out of date: run tools/polynomials.py" && exit 1)
 	@$(BIN)/python tools/accuracy.py --check || (echo "docs/accuracy.md is out of date: run python tools/accuracy.py --docs" && exit 1)
 
 format: install  ## mend what lint and format can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/python tools/stubs.py
+	@$(BIN)/python tools/kernels.py
 
 accuracy: install  ## how exact every path of every activation is (5 minutes); writes accuracy.json and docs/accuracy.md
 	@$(BIN)/python tools/accuracy.py
 
-bench: install  ## import cost, cost of a call, watch's overhead, report size, false alarms; writes benchmarks/results/
+bench: install  ## import cost, cost of a call, the kernels, watch's overhead, report size, false alarms; writes benchmarks/results/
 	@$(BIN)/python benchmarks/imports.py
 	@$(BIN)/python benchmarks/calls.py
+	@$(BIN)/python benchmarks/cpu.py
 	@$(BIN)/python benchmarks/watch.py
 	@$(BIN)/python benchmarks/healthy.py
 	@$(BIN)/python benchmarks/report.py

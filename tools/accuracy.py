@@ -1,6 +1,7 @@
 """Measures how exact every path of every activation is: `src/softknee/kernels/accuracy.json`, `docs/accuracy.md`.
 
 python tools/accuracy.py            measure everything (about 5 minutes) and write both
+python tools/accuracy.py --kernels  measure only the compiled kernels (a minute), and write both
 python tools/accuracy.py --docs     write the page from the figures that are there
 python tools/accuracy.py --check    fail unless the page is what the figures give
 """
@@ -19,7 +20,7 @@ import torch
 
 from softknee.catalog import Activation, activations
 from softknee.files import write_whole
-from softknee.kernels import accuracy, paths
+from softknee.kernels import accuracy, cpu, paths
 from softknee.kernels.accuracy import Evaluate, Figure
 
 ROOT = Path(__file__).parent.parent
@@ -40,15 +41,22 @@ def seconds(ways: dict[str, Evaluate], x: torch.Tensor) -> dict[str, float]:
     return best
 
 
-def measure(activation: Activation, dtype: torch.dtype) -> dict[str, dict[str, object]]:
-    """Per path, and in half precision per table: [ULPs, at, lost] of f, f′, f″, and the forward's time."""
+def measure(activation: Activation, dtype: torch.dtype, kernels: bool = False) -> dict[str, dict[str, object]]:
+    """Per path, and in half precision per table: [ULPs, at, lost] of f, f′, f″, and the forward's time. kernels: only
+    the compiled ones."""
     if activation.kind != "elementwise":
         orders = paths.ORDERS[: 2 if activation.kind == "gated" else 1]
-        return {"joint": {word: row(accuracy.joint(activation, dtype, i)) for i, word in enumerate(orders)}}
+        kinds = ({} if kernels else {"joint": False}) | ({"kernel": True} if cpu.takes(activation, dtype) else {})
+        return {
+            kind: {word: row(accuracy.joint(activation, dtype, i, kernel=compiled)) for i, word in enumerate(orders)}
+            for kind, compiled in kinds.items()
+        }
     ways = accuracy.ways(activation, dtype)
     times = seconds(ways, torch.randn(1 << 16).to(dtype))
     rows: dict[str, dict[str, object]] = {}
     for name, evaluate in ways.items():
+        if kernels and name != "kernel":
+            continue
         rows[name] = {word: row(accuracy.worst(activation, evaluate, dtype, i)) for i, word in enumerate(paths.ORDERS)}
         rows[name]["ns"] = round(times[name] / (1 << 16) * 1e9, 3)
     return rows
@@ -126,6 +134,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--docs", action="store_true", help="only write docs/accuracy.md")
     parser.add_argument("--check", action="store_true", help="exit 1 unless docs/accuracy.md is up to date")
+    parser.add_argument("--kernels", action="store_true", help="only the compiled kernels; others keep their figures")
     parser.add_argument("names", nargs="*", help="only these activations; the others keep their figures")
     arguments = parser.parse_args()
     if not arguments.docs and not arguments.check:
@@ -137,14 +146,17 @@ def main() -> int:
                 entries[activation.name] = old.get(activation.name, {})
                 continue
             start = time.perf_counter()
-            entries[activation.name] = {
-                str(dtype).removeprefix("torch."): measure(activation, dtype) for dtype in accuracy.DTYPES
-            }
+            entries[activation.name] = {}
+            for dtype in accuracy.DTYPES:
+                word = str(dtype).removeprefix("torch.")
+                kept = old[activation.name][word] if arguments.kernels else {}
+                entries[activation.name][word] = kept | measure(activation, dtype, arguments.kernels)
             print(f"{activation.name:20} {time.perf_counter() - start:5.1f} s", flush=True)
         record = {"torch": torch.__version__, "machine": machine(), "entries": entries}
         write_whole(FIGURES, compact(record))
         paths.measured.cache_clear()
         paths.choose.cache_clear()
+        paths.uncompiled.cache_clear()
     text = page()
     if arguments.check:
         return int(not PAGE.exists() or PAGE.read_text() != text)

@@ -29,6 +29,8 @@ def environment() -> dict[str, Any]:
 
     import softknee
 
+    from .kernels import cpu
+
     missing = {extra: [d for d in names if version(d) is None] for extra, names in EXTRAS.items()}
     return {
         "softknee": softknee.__version__,
@@ -43,5 +45,6 @@ def environment() -> dict[str, Any]:
             extra: "installed" if not names else f"lacks {', '.join(names)}: pip install 'softknee[{extra}]'"
             for extra, names in missing.items()
         },
-        "paths": "PyTorch's own op where it is exact, else the composite; softknee has no compiled kernels yet",
+        "kernels": cpu.described(),
+        "paths": "the compiled kernels or PyTorch's own op where they are exact, else the composite",
     }

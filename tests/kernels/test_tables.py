@@ -11,6 +11,7 @@ import softknee
 from softknee.backends import table
 from softknee.kernels import tables
 
+pytestmark = pytest.mark.usefixtures("without_kernels")
 HALVES = [torch.bfloat16, torch.float16]
 
 

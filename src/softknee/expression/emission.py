@@ -28,10 +28,10 @@ def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str], finite: Seq
     finite: arguments that are kept from overflow first (`ops.finite`). A derivative's terms at ±∞ may be 0·∞, while at
     a huge finite number it already has its limit.
     """
-    rewritten = [_rewrite(root, {}) for root in roots]
+    results = [rewritten(root) for root in roots]
     lines = [f"    {argument} = ops.finite({argument})" for argument in finite]
     names: dict[Expr, str] = {}
-    for node in walk(*rewritten):
+    for node in walk(*results):
         if node.op == "symbol":
             names[node] = node.args[0]
         elif node.op == "constant":
@@ -41,8 +41,13 @@ def emit(roots: Sequence[Expr], name: str, arguments: Sequence[str], finite: Seq
         else:
             names[node] = f"_{len(lines) - len(finite)}"
             lines.append(f"    {names[node]} = {_text(node, [names[a] for a in node.args])}")
-    results = ", ".join(names[root] for root in rewritten)
-    return "\n".join([f"def {name}(ops, {', '.join(arguments)}):", *lines, f"    return {results}", ""])
+    returned = ", ".join(names[root] for root in results)
+    return "\n".join([f"def {name}(ops, {', '.join(arguments)}):", *lines, f"    return {returned}", ""])
+
+
+def rewritten(root: Expr) -> Expr:
+    """The expression that is emitted: constants folded, products with a decaying factor as one primitive."""
+    return _rewrite(root, {})
 
 
 def compile_source(source: str, name: str) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ from ..backends import table
 from ..backends.torch import Composite
 from ..catalog import Activation
 from ..errors import InputError
-from . import dispatch, tables
+from . import cpu, dispatch, tables
 from .paths import Figure
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -75,7 +75,20 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
         exact = tables.apply(key, lambda wide: slope.compute(torch.ones_like(wide), wide, *given), x, torch.float32)
         return exact.to(x.dtype)
 
+    def by_kernel(x: Tensor, order: int, **parameters: float) -> Tensor:
+        if order > 1:
+            return by_composite(x, order, **parameters)
+        given = values(parameters)
+        if order == 0:
+            result = cpu.forward(activation, x, *given)
+        else:
+            result = (cpu.derivatives(activation, torch.ones_like(x), x, *given) or [None])[0]
+        assert result is not None
+        return result
+
     found["composite"] = by_composite
+    if cpu.takes(activation, dtype):
+        found["kernel"] = by_kernel
     if dtype in tables.HALVES:
         found["table"] = by_table
     if activation.torch is not None:
@@ -107,8 +120,11 @@ def worst(activation: Activation, evaluate: Evaluate, dtype: torch.dtype, order:
     return Figure(largest.ulp, largest.at, min(lost, key=abs) if lost else None)
 
 
-def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1_000_000) -> Figure:
-    """The error of a gated activation (order 1: both partial derivatives) or a normalizer, over random inputs."""
+def joint(
+    activation: Activation, dtype: torch.dtype, order: int, count: int = 1_000_000, kernel: bool = False
+) -> Figure:
+    """The error of a gated activation (order 1: both partial derivatives), by its composite or its kernel, or of a
+    normalizer, over random inputs."""
     generator = torch.Generator().manual_seed(0)
     if activation.kind == "normalizer":
         x = (3 * torch.randn(count // 32, 32, generator=generator)).to(dtype)
@@ -125,8 +141,7 @@ def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1
             apart &= (v.double().abs() - abs(kink)).abs() > 1e-9
     pair = [v[apart].requires_grad_(order > 0) for v in pair]
     at = pair[0].detach()
-    y = dispatch.call(activation, *pair)
-    results = torch.autograd.grad(y.sum(), pair) if order else [y]
+    results = _joint_results(activation, pair, order, kernel)
     found = []
     other = np.maximum(1.0, np.abs(pair[1].detach().double().numpy()))
     for name, got in zip(activation.inputs, results, strict=False):
@@ -135,6 +150,21 @@ def joint(activation: Activation, dtype: torch.dtype, order: int, count: int = 1
         floor = (FLOOR * other if name == "gate" else FLOOR) if order else 0.0
         found.append(error(truth, slope, got, at, floor))
     return max(found, key=lambda f: f.ulp)
+
+
+def _joint_results(activation: Activation, pair: list[Tensor], order: int, kernel: bool) -> list[Tensor]:
+    values = tuple(activation.defaults.values())
+    if kernel:
+        with torch.no_grad():
+            ones = torch.ones_like(pair[0])
+            found = (
+                cpu.derivatives(activation, ones, *pair, *values)
+                if order
+                else [cpu.forward(activation, *pair, *values)]
+            )
+        return [result for result in found or () if result is not None]
+    y = Composite(activation.expression, activation.names, 2, values)(*pair, *values)
+    return list(torch.autograd.grad(y.sum(), pair)) if order else [y]
 
 
 def _joint_exact(activation: Activation, pair: list[Tensor], order: int, wrt: str) -> np.ndarray:

@@ -17,8 +17,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
-from . import tables
-from .paths import Path, choose
+from . import cpu, tables
+from .paths import Path, choose, uncompiled
 
 
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
@@ -34,7 +34,7 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
     if not parameters and not inplace and len(inputs) == 1 and not torch.compiler.is_compiling():
         # The short way for the commonest call; what is longer costs several microseconds.
         x = inputs[0]
-        if type(x) is Tensor and not transformed():
+        if type(x) is Tensor and not transformed() and not torch._C._len_torch_dispatch_stack():
             both, forward = _shortcut(activation, x.dtype, x.device.type)
             op = both if x.requires_grad and torch.is_grad_enabled() else forward
             if op is not None:
@@ -73,10 +73,11 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     resolved = settled(activation, x, parameters)
     if activation.kind == "elementwise" and activation.expression.op == "symbol":
         return Path("native", "native", "the identity returns its input")
-    chosen = choose(activation, inputs[0].dtype, inputs[0].device.type)
+    looked_into = torch.compiler.is_compiling() or transformed()
+    chosen = (uncompiled if looked_into else choose)(activation, x.dtype, x.device.type)
     if activation.kind == "normalizer":
         return chosen
-    if torch.compiler.is_compiling() or transformed():
+    if looked_into:
         native = chosen.forward == chosen.backward == "native" and not transformed()
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
     if training:
@@ -91,11 +92,17 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
 
 @functools.cache
 def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    """PyTorch's op at the defaults, where it serves with autograd, and where it serves without; None where it does
-    not."""
-    if activation.kind != "elementwise" or not dtype.is_floating_point or activation.torch is None:
+    """At the defaults: PyTorch's op, where it serves with autograd; and it or the kernel, where that serves without.
+    None where none does."""
+    if activation.kind != "elementwise" or not dtype.is_floating_point:
         return None, None
     chosen = choose(activation, dtype, device)
+    if chosen.forward == "kernel" and (found := cpu.operators(activation)) is not None:
+        values = tuple(activation.defaults.values())
+        kernel = found[0]
+        return None, (lambda x: kernel(x, *values)) if values else kernel
+    if activation.torch is None:
+        return None, None
     if chosen.forward != "native" or any(p.learnable for p in activation.parameters.values()):
         return None, None
     function = getattr(torch.nn.functional, activation.torch)
@@ -165,7 +172,9 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
     x = inputs[0]
     values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
-        chosen = _chosen(activation, x.dtype, x.device.type)
+        # what a compiler looks into has no kernels
+        looked_into = torch.compiler.is_compiling()
+        chosen = (_uncompiled if looked_into else _chosen)(activation, x.dtype, x.device.type)
         if chosen.forward == "native" and _native_takes(activation, x, resolved):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
@@ -215,17 +224,34 @@ def attach(activation: Activation) -> None:
         activation.composite.derivatives[0].kernel = functools.partial(_derivative, activation)
         activation.composite.kernel = functools.partial(_forward, activation)
     else:
-        activation.composite.kernel = _nothing
+        activation.composite.gradients = functools.partial(_gated_gradients, activation)
+        activation.composite.kernel = functools.partial(_gated, activation)
 
 
 def _chosen(activation: Activation, dtype: torch.dtype, device: str) -> Path:
     return choose(activation, dtype, device)
 
 
-_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo runs it, and does not follow the cache
+def _uncompiled(activation: Activation, dtype: torch.dtype, device: str) -> Path:
+    return uncompiled(activation, dtype, device)
 
 
-def _nothing(*arguments: Any) -> None:
+for _choice in (_chosen, _uncompiled):  # Dynamo runs them, and does not follow the cache
+    _choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _gated(activation: Activation, gate: Tensor, up: Tensor, *values: Any) -> Tensor | None:
+    if _plain(gate) and choose(activation, gate.dtype, gate.device.type).forward == "kernel":
+        return cpu.forward(activation, gate, up, *values)
+    return None
+
+
+def _gated_gradients(
+    activation: Activation, grad: Tensor, gate: Tensor, up: Tensor, *values: Any
+) -> tuple[Tensor, ...] | None:
+    same = grad.shape == gate.shape == up.shape
+    if same and _plain(gate) and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
+        return cpu.derivatives(activation, grad, gate, up, *values)
     return None
 
 
@@ -238,6 +264,8 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     if any(isinstance(value, Tensor) for value in values) or not _plain(x):
         return None
     chosen = choose(activation, x.dtype, x.device.type)
+    if chosen.forward == "kernel":
+        return cpu.forward(activation, x, *values)
     if chosen.forward == "table":
         return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
     resolved = dict(zip(activation.parameters, values, strict=True))
@@ -249,7 +277,13 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
 
 def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
     """grad·f′(x)"""
-    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype and _plain(x)
+    if not _plain(x):
+        return None
+    if choose(activation, x.dtype, x.device.type).backward == "kernel" and grad.shape == x.shape:
+        found = cpu.derivatives(activation, grad, x, *values)
+        if found is not None:
+            return found[0]
+    half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype
     if not half or grad.shape != x.shape or any(isinstance(value, Tensor) for value in values):
         return None
     partial = activation.composite.derivatives[0]

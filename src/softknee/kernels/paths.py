@@ -1,5 +1,7 @@
 """Which path a call takes, and why.
 
+    kernel      softknee's compiled kernels on the CPU, where they are measured exact, and PyTorch's op is not or is
+                slower
     native      PyTorch's own op, where its measured error is no larger than the entry's own (or than 4 ULPs) and it
                 loses no value: at the dtype, on the CPU that `accuracy.json` names; elsewhere only what is exact
     table       half precision on the CPU: f and f′ looked up, correctly rounded, wherever native is not both exact
@@ -20,10 +22,12 @@ from typing import Any
 import torch
 
 from ..catalog import Activation
+from . import cpu
 from .tables import HALVES
 
 ENOUGH = 4.0
 EXACT = 0.501
+EXACT_JOINT = 0.51  # of a function of two inputs
 ORDERS = ("f", "f′", "f″")
 
 
@@ -38,7 +42,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Path:
-    """How a call is computed: `forward` and `backward` are each "native", "table" or "composite"."""
+    """How a call is computed: `forward` and `backward` are each "kernel", "native", "table" or "composite"."""
 
     forward: str
     backward: str
@@ -64,7 +68,7 @@ def measured() -> dict[str, Any]:
 
 def figures(activation: Activation, dtype: torch.dtype, path: str) -> list[Figure] | None:
     """The recorded figures of f, f′, f″, or None where there are none: a user's own activation, an op torch lacks."""
-    if not activation.formula.__module__.startswith("softknee.catalog."):
+    if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
         return None
     rows = measured()["entries"].get(activation.name, {}).get(str(dtype).removeprefix("torch."), {})
     if path not in rows:
@@ -77,7 +81,7 @@ def promised(activation: Activation, dtype: torch.dtype) -> list[Figure]:
     """The figures of f, f′, f″ on the path that a call takes on a CPU."""
     chosen = choose(activation, dtype)
     if activation.kind != "elementwise":
-        return figures(activation, dtype, "joint") or []
+        return figures(activation, dtype, "kernel" if chosen.forward == "kernel" else "joint") or []
     forward, backward = (figures(activation, dtype, way) or [] for way in (chosen.forward, chosen.backward))
     return [*forward[:1], *backward[1:]]
 
@@ -93,7 +97,40 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     PyTorch's own function takes as tensors (PReLU's weight)."""
     if activation.kind == "normalizer":
         return Path("native", "native", "PyTorch's reductions, around what the definition adds")
-    own = "table" if dtype in HALVES and device == "cpu" and activation.kind == "elementwise" else "composite"
+    without = uncompiled(activation, dtype, device)
+    kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None
+    if kernel is None:
+        return without
+    exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
+    backward = "kernel" if exact[1] else _own(activation, dtype, device)
+    if not exact[0]:
+        return Path(without.forward, without.backward if without.backward == "native" else backward, without.reason)
+    if without.forward != "native":
+        return Path("kernel", backward, without.reason)
+    faster = speed(activation, dtype, "native") / speed(activation, dtype, "kernel")
+    if faster < 1:
+        return Path("native", without.backward if without.backward == "native" else backward, without.reason)
+    return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long")
+
+
+def _enough(activation: Activation, dtype: torch.dtype, order: int) -> float:
+    """The error that is good enough: in half precision correctly rounded (gated ones: but for one value in a hundred
+    near a tie), else 4 ULPs; or what the other path has."""
+    own = _own(activation, dtype, "cpu") if activation.kind == "elementwise" else "joint"
+    mine = figures(activation, dtype, own)
+    half = EXACT if activation.kind == "elementwise" else EXACT_JOINT
+    return max(half if dtype in HALVES else ENOUGH, mine[order].ulp if mine and len(mine) > order else 0.0)
+
+
+def _own(activation: Activation, dtype: torch.dtype, device: str) -> str:
+    half = dtype in HALVES and device == "cpu" and activation.kind == "elementwise"
+    return "table" if half else "composite"
+
+
+@functools.cache
+def uncompiled(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
+    """The path without the compiled kernels."""
+    own = _own(activation, dtype, device)
     has = activation.kind == "elementwise" and activation.torch is not None
     native = figures(activation, dtype, "native") if has else None
     if native is None:

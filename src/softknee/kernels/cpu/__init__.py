@@ -1,0 +1,128 @@
+"""The CPU kernels: f and its derivatives of catalog activations in one pass each, compiled from their definitions.
+
+    forward(activation, x, *parameters)             f(x); of a gated activation (activation, gate, up, *parameters)
+    derivatives(activation, grad, x, *parameters)   (grad·f′(x),); of a gated one grad times both partials
+
+float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one dtype.
+Everything else gets None, and the caller takes another path: another dtype or device, a tensor parameter, an activation
+that is not the catalog's own, an installation whose library was not built. A result's bits do not depend on threads,
+alignment, strides or where a value stands.
+
+The library holds the loops for several instruction sets and takes the widest that the processor has; the environment
+variable SOFTKNEE_ISA (avx512, avx2, portable) forces one, for tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...catalog import Activation
+from ...errors import InputError
+
+LIBRARY = Path(__file__).parent / "_kernels.so"
+ISAS = ("avx512", "avx2", "portable")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    """The loaded library, or why there is none."""
+    if not LIBRARY.exists():
+        return "no compiled kernels: there was no C++ compiler, or no torch, when softknee was installed"
+    try:
+        torch.ops.load_library(LIBRARY)
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        return f"the compiled kernels do not load with torch {torch.__version__}: {error}"
+    library.softknee_isa.restype = ctypes.c_char_p
+    library.softknee_register.argtypes = [ctypes.c_char_p]
+    wanted = os.environ.get("SOFTKNEE_ISA")
+    if wanted and wanted not in ISAS:
+        raise InputError(f"SOFTKNEE_ISA={wanted!r} is unknown; it must be one of {', '.join(ISAS)}")
+    if wanted and library.softknee_isa().decode() != wanted:
+        raise InputError(f"SOFTKNEE_ISA={wanted!r}: this processor does not have these instructions")
+    return library
+
+
+def available() -> bool:
+    """Whether the compiled library is there and loads."""
+    return not isinstance(_library(), str)
+
+
+def isa() -> str | None:
+    """The instructions that the kernels use here: "avx512", "avx2" or "portable"; None without the library."""
+    library = _library()
+    return None if isinstance(library, str) else library.softknee_isa().decode()
+
+
+def described() -> str:
+    """In plain words, for `softknee env`."""
+    library = _library()
+    if isinstance(library, str):
+        return library
+    name = library.softknee_isa().decode()
+    return f"compiled for {name}" + ("" if name in ISAS[:2] else ", too slow here to be taken")
+
+
+@functools.cache
+def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
+    """`torch.ops.softknee`'s forward, out and backward of this activation, registered now if they were not; None where
+    there are no kernels for it."""
+    if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
+        return None
+    library = _library()
+    if isinstance(library, str) or library.softknee_register(activation.name.encode()):
+        return None
+    namespace, name = torch.ops.softknee, activation.name
+    forward, backward = getattr(namespace, name), getattr(namespace, f"{name}_backward")
+    return forward.default, forward.out, backward.default
+
+
+def takes(activation: Activation, dtype: torch.dtype) -> bool:
+    """Whether there are kernels for this activation and dtype that are worth taking.
+
+    The portable ones give the same bits without vector instructions or a fused multiply-add, at 20 to 120 ns per
+    element: they are the reference, and PyTorch's ops serve such a processor better.
+    """
+    return dtype in DTYPES and isa() in ISAS[:2] and operators(activation) is not None
+
+
+def _takes(activation: Activation, arguments: tuple[Any, ...], inputs: int) -> bool:
+    first = arguments[0]
+    dtype = first.dtype
+    if dtype not in DTYPES:
+        return False
+    for x in arguments[:inputs]:
+        if x.dtype != dtype or x.device.type != "cpu" or x.layout != torch.strided:
+            return False
+    return not any(isinstance(value, Tensor) for value in arguments[inputs:])
+
+
+def forward(activation: Activation, *arguments: Any, out: Tensor | None = None) -> Tensor | None:
+    """f of the inputs, which come first among `arguments`, the parameters after them; into `out` if given.
+
+    out: of the result's dtype and shape, laid out as the input is (x itself will do).
+    """
+    if not _takes(activation, arguments, len(activation.inputs)) or (found := operators(activation)) is None:
+        return None
+    if out is None:
+        return found[0](*arguments)
+    found[1](*arguments, out=out)
+    return out
+
+
+def derivatives(activation: Activation, grad: Tensor, *arguments: Any) -> tuple[Tensor, ...] | None:
+    """`grad` times the derivative with respect to each input, in the inputs' common shape."""
+    if not _takes(activation, (grad, *arguments), 1 + len(activation.inputs)):
+        return None
+    if (found := operators(activation)) is None:
+        return None
+    result = found[2](grad, *arguments)
+    return (result,) if isinstance(result, Tensor) else tuple(result)

@@ -1,0 +1,6 @@
+#include "kernels.h"
+#define SOFTKNEE_ISA portable
+#include "simd_portable.h"
+#include "kernels_body.h"
+
+const softknee::Loops* const softknee::loops_portable = softknee::portable::table;

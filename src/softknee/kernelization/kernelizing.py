@@ -64,7 +64,7 @@ class Kernelization:
         """What was verified, timed and counted, a phrase each."""
         phrases = [] if self.verified is None else [f"verified: {self.verified}"]
         if self.seconds_before is not None and self.seconds_after is not None:
-            phrases.append(f"{self.timed}: {1e3 * self.seconds_before:.3g} → {1e3 * self.seconds_after:.3g} ms")
+            phrases.append(f"{self.timed}: {_ms(self.seconds_before)} → {_ms(self.seconds_after)} ms")
         if self.bytes_before is not None and self.bytes_after is not None:
             phrases.append(f"kept for backward: {self.bytes_before:,} → {self.bytes_after:,} bytes")
         return tuple(phrases)
@@ -116,6 +116,10 @@ def kernelize(model: nn.Module, example_inputs: Any = None) -> Kernelization:
     replaced, skipped = survey.rows(census.sites)
     notes = _notes(model, census.executed)
     return Kernelization(census.model, replaced, skipped, **measured, notes=notes, changes=changes)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
 def _notes(model: nn.Module, executed: bool) -> tuple[str, ...]:

@@ -150,8 +150,9 @@ def test_a_mode_sees_the_activation():
 
 def test_access_order_of_verbs_and_packages():
     """A verb and a package never share a name, in either order of access."""
-    for first, second in (("identify", "identification"), ("identification", "identify")):
-        program = f"import softknee; a = softknee.{first}; b = softknee.{second}; print(callable(softknee.identify))"
+    pairs = (("identify", "identification"), ("kernelize", "kernelization"))
+    for verb, first, second in ((v, *order) for v, p in pairs for order in ((v, p), (p, v))):
+        program = f"import softknee; a = softknee.{first}; b = softknee.{second}; print(callable(softknee.{verb}))"
         run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
         assert run.stdout.strip() == "True", run.stderr
 

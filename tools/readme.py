@@ -31,9 +31,9 @@ def demo_output() -> str:
     return "```\n" + "\n".join(line.rstrip() for line in told.strip().splitlines()) + "\n```"
 
 
-def identify_output(readme: str) -> str:
-    """What the README's own snippet prints."""
-    snippet = next(s for s in snippets(readme) if "softknee.identify(Block()" in s)
+def snippet_output(readme: str, call: str) -> str:
+    """What the README's own snippet with this call prints."""
+    snippet = next(s for s in snippets(readme) if call in s)
     text = io.StringIO()
     folder = tempfile.mkdtemp()
     path = Path(folder) / "block.py"
@@ -108,7 +108,8 @@ def main() -> int:
     outputs = {
         "demo": demo_output(),
         "show": show_output(),
-        "identify": identify_output(readme),
+        "identify": snippet_output(readme, "softknee.identify(Block()"),
+        "kernelize": snippet_output(readme, "softknee.kernelize(model"),
         "figures": figures(),
     }
     for name, text in outputs.items():

@@ -53,7 +53,7 @@ def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any
     _check(model)
     if example_inputs is None:
         return _declared(model)
-    args, kwargs = _arguments(example_inputs)
+    args, kwargs = arguments(example_inputs)
     recorder = Recorder()
     observer = Observer(
         model, operation=recorder.operation, entered=recorder.entered, left=recorder.left, functional=True
@@ -81,7 +81,7 @@ def _check(model: nn.Module) -> None:
             raise InputError(f"parameter {name!r} is uninitialized (a lazy module); run the model once before identify")
 
 
-def _arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
+def arguments(example: Any) -> tuple[tuple, dict[str, Any]]:
     """Positional and keyword arguments, on copies: a model may work in place on what it is given."""
 
     def copied(item: Any) -> Any:

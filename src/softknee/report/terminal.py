@@ -33,8 +33,9 @@ STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim", "better": 
 
 
 def render(result: Any, console: Console | None = None) -> None:
-    """Print `result`: a Census, Report, Plan, Trial, Comparison, Calibration, Story, Finding, Plot, Activation or
-    Facts, several of one kind in a list (activations stand side by side), or anything else that `str` describes.
+    """Print `result`: a Census, Report, Plan, Trial, Comparison, Calibration, Kernelization, Story, Finding, Plot,
+    Activation or Facts, several of one kind in a list (activations stand side by side), or anything else that `str`
+    describes.
 
     console: Rich's; by default one for standard output, 80 columns wide where that is no terminal.
     """
@@ -363,6 +364,26 @@ def _calibration(result: Any, console: Console) -> None:
     )
 
 
+def _kernelization(result: Any, console: Console) -> None:
+    _heading(console, result.model, (result.verdict, "green" if result.replaced else "yellow"))
+    if result.replaced:
+        rows = [(name, _text(word, "green"), note) for (word, note), name in _alike(result.replaced).items()]
+        _table(console, ("site", "runs", "note"), rows, left=("site", "runs", "note"))
+    for (word, reason), name in _alike(result.skipped).items():
+        _line(console, (f"{word} stays", "yellow"), (f"  {name}  ", "dim"), reason, indent=2)
+    for phrase in (*result.measured, *result.notes):
+        _line(console, (phrase, "dim"), indent=2)
+
+
+def _alike(sites: Sequence[Any]) -> dict[tuple[str, str], str]:
+    """(activation, what is said of it) → the first site, and how many more there are."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for site in sites:
+        word = site.shown if hasattr(site, "shown") else site.activation or "unknown"
+        found.setdefault((word, site.note if hasattr(site, "shown") else site.reason), []).append(clip(site.site, 48))
+    return {key: names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") for key, names in found.items()}
+
+
 def _story(result: Any, console: Console) -> None:
     _heading(console, result.title, result.verdict)
     for part in (result.census, result.before, result.trial, result.comparison, result.calibration):
@@ -528,6 +549,7 @@ _RENDERERS: dict[str, Callable[[Any, Console], None]] = {
     "Census": _census,
     "Comparison": _comparison,
     "Finding": _finding,
+    "Kernelization": _kernelization,
     "Plan": _plan,
     "Plot": draw,
     "Report": _report,

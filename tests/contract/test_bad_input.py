@@ -71,8 +71,7 @@ def test_an_infinite_parameter_is_refused_or_gives_no_nan(parametrized):
         x = [line.clone().requires_grad_() for _ in parametrized.inputs]
         try:
             y = call(parametrized, *x, **{name: end})
-        except InputError as error:
-            assert "is out of range; it must be" in str(error)
+        except InputError:
             continue
         assert not any(v.isnan().any() for v in (y, *torch.autograd.grad(y.sum(), x))), (name, end)
 

@@ -110,6 +110,16 @@ def test_layouts():
         (lambda: SF.elu(X, alpha="1"), "must be a number or a tensor, got str"),
         (lambda: SF.softmax(X, -1, inplace=True), "softmax is normalizer and does not work in place"),
         (lambda: SF.swiglu(X, X, inplace=True), "swiglu is gated and does not work in place"),
+        (lambda: SF.relu(X, "no"), "relu: inplace must be True or False, got 'no'"),
+        (lambda: SF.relu(X, inplace=1), "relu: inplace must be True or False, got 1"),
+        (lambda: SF.relu(X, inplace=0), "relu: inplace must be True or False, got 0"),
+        (lambda: SF.gelu(X, inplace=None), "gelu: inplace must be True or False, got None"),
+        (lambda: SF.rrelu(X, 0.1, 0.2, False, 1.0), "rrelu: inplace must be True or False, got 1.0"),
+        (lambda: SF.softmax(X, True), "softmax: dim must be a whole number, got True"),
+        (lambda: SF.sparsemax(X, dim=False), "sparsemax: dim must be a whole number, got False"),
+        (lambda: SF.gumbel_softmax(X, 1.0, False, True), "gumbel_softmax: dim must be a whole number, got True"),
+        (lambda: SF.glu(X, True), "glu: dim must be a whole number, got True"),
+        (lambda: SF.swiglu(X, dim=True), "swiglu: dim must be a whole number, got True"),
         (lambda: softknee.get("elu").derivative(1.0, wrt="beta"), "wrt='beta' is unknown; it must be one of x, alpha"),
         (lambda: softknee.get("elu").derivative(1.0, order=-1), "order must be a whole number of at least 0, got -1"),
     ],
@@ -124,6 +134,8 @@ def test_too_many_arguments():
         SF.silu(X, True, 1, 2)
     with pytest.raises(TypeError, match="twice"):
         SF.elu(X, 1.0, alpha=2.0)
+    with pytest.raises(TypeError, match="takes logits, tau, hard, dim; got 4 arguments after logits"):
+        SF.gumbel_softmax(X, 1.0, False, -1, 2)
     with pytest.raises(TypeError, match="got 2 arguments"):
         SF.gelu(X, "tanh", True)
     with pytest.raises(TypeError, match="twice"):

@@ -1,7 +1,9 @@
 """Every registered activation as a function: `import softknee.functional as SF`.
 
-Where PyTorch has the function, ours has its name and signature, so `F.silu` may become `SF.silu`. Nothing is written
-per activation; the signatures stand in the generated `functional.pyi`.
+Where PyTorch has the function, ours has its name and signature, so `F.silu` may become `SF.silu`. Three differ:
+gumbel_softmax lacks `eps`, which PyTorch ignores; softmax and log_softmax lack `_stacklevel` and need `dim`; softplus's
+`threshold` is infinite, where PyTorch's is 20. Nothing is written per activation; the signatures stand in the generated
+`functional.pyi`.
 
     elementwise   SF.silu(input, inplace=False), SF.elu(input, alpha=1.0), SF.gelu(input, approximate="tanh")
     gated         SF.swiglu(gate, up), or one packed tensor: SF.swiglu(packed, dim=-1, layout="gate_up")
@@ -58,7 +60,10 @@ def _elementwise(activation: Activation) -> Callable[..., Tensor]:
     names = (*activation.parameters, *flags)
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return call(activation, input, **_named(activation, names, args, kwargs) if args else kwargs)
+        given = _named(activation, names, args, kwargs) if args else kwargs
+        if given:
+            _inplace(activation, given)
+        return call(activation, input, **given)
 
     parameters = [(p.name, p.default, _POSITIONAL) for p in activation.parameters.values()]
     parameters += [(flag, False, _POSITIONAL) for flag in flags]
@@ -66,12 +71,29 @@ def _elementwise(activation: Activation) -> Callable[..., Tensor]:
     return _dressed(function, activation, ["input"], parameters)
 
 
+def _inplace(activation: Activation, given: dict[str, Any]) -> None:
+    inplace = given.get("inplace", False)
+    if not isinstance(inplace, bool):
+        raise InputError(f"{activation.name}: inplace must be True or False, got {inplace!r}")
+
+
+def _whole(activation: Activation, dim: Any) -> None:
+    if isinstance(dim, bool):  # an int to Python
+        raise InputError(f"{activation.name}: dim must be a whole number, got {dim}")
+
+
 def _named(
-    activation: Activation, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    activation: Activation,
+    names: tuple[str, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    first: str = "input",
 ) -> dict[str, Any]:
-    """The arguments after the input, by name."""
+    """The arguments after `first`, by name."""
     if len(args) > len(names):
-        raise TypeError(f"{activation.name} takes input, {', '.join(names)}; got {len(args)} arguments after input")
+        raise TypeError(
+            f"{activation.name} takes {', '.join((first, *names))}; got {len(args)} arguments after {first}"
+        )
     for name in names[: len(args)]:
         if name in kwargs:
             raise TypeError(f"{activation.name} got {name!r} twice")
@@ -85,6 +107,7 @@ def _variants(activation: Activation) -> Callable[..., Tensor]:
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         kwargs = _named(activation, (key,), args, kwargs)
+        _inplace(activation, kwargs)
         chosen = kwargs.pop(key, default)
         if ((key, chosen),) not in variants:
             known = ", ".join(repr(v) for ((_, v),) in variants)
@@ -98,6 +121,7 @@ def _packed(activation: Activation) -> Callable[..., Tensor]:
     """PyTorch's glu: one packed tensor."""
 
     def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout), **parameters: Any) -> Tensor:
+        _whole(activation, dim)
         return call(activation, *unpack(input, dim, layout), **parameters)
 
     options = [("dim", -1, _POSITIONAL), ("layout", activation.layout, _KEYWORD)]
@@ -108,6 +132,7 @@ def _gated(activation: Activation) -> Callable[..., Tensor]:
     def function(
         gate: Tensor, up: Tensor | None = None, *, dim: int = -1, layout: str | None = None, **parameters: Any
     ) -> Tensor:
+        _whole(activation, dim)
         if up is None:
             return call(activation, *unpack(gate, dim, layout or str(activation.layout)), **parameters)
         if layout not in (None, "split"):
@@ -126,6 +151,7 @@ def _normalizer(activation: Activation) -> Callable[..., Tensor]:
     if not activation.stochastic:
 
         def function(input: Tensor, dim: int | None = None, **keywords: Any) -> Tensor:
+            _whole(activation, dim)
             return call(activation, input, dim=dim, **keywords)
 
         options += parameters
@@ -136,7 +162,9 @@ def _normalizer(activation: Activation) -> Callable[..., Tensor]:
     names, options = (*activation.parameters, "dim"), [*options, ("generator", None, _KEYWORD)]
 
     def sampled(logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return call(activation, logits, **_named(activation, names, args, kwargs))
+        given = _named(activation, names, args, kwargs, activation.inputs[0])
+        _whole(activation, given.get("dim"))
+        return call(activation, logits, **given)
 
     parameters = [(name, default, _POSITIONAL) for name, default, _ in parameters]
     return _dressed(sampled, activation, ["logits"], [*parameters, ("dim", activation.dim, _POSITIONAL), *options])

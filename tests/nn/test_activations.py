@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 import re
 
@@ -162,6 +163,23 @@ def test_feed_forward_blocks():
         (lambda: sn.GatedFeedForward(4, activation="silu"), "silu is elementwise, .* use nn.FeedForward"),
         (lambda: sn.GatedFeedForward(4, multiple_of=0), "multiple_of"),
         (lambda: sn.FeedForward(4, hidden=2.5), "hidden must be a positive integer, got 2.5"),
+        (lambda: sn.GatedFeedForward(2.5), "dim must be a positive integer, got 2.5"),
+        (lambda: sn.GatedFeedForward(4, multiple_of=2.5), "multiple_of must be a positive integer, got 2.5"),
+        (lambda: sn.GatedFeedForward(2, expansion=0.01), "expansion=0.01 does not fit dim=2"),
+        (lambda: sn.GatedFeedForward(2, expansion=-1), "expansion=-1 does not fit dim=2"),
+        (lambda: sn.GatedFeedForward(2, expansion=math.nan), "expansion=nan does not fit dim=2"),
+        (lambda: sn.GatedFeedForward(2, expansion=math.inf), "expansion=inf does not fit dim=2"),
+        (
+            lambda: sn.FeedForward(8, activation="elu", beta=1.0),
+            "elu has no parameter 'beta'; its parameters are alpha",
+        ),
+        (lambda: sn.GatedFeedForward(8, limit=5.0), "swiglu has no parameter 'limit'; it has none"),
+        (lambda: sn.FeedForward(8, activation="prelu", channels=8), "prelu has no parameter 'channels'"),
+        (lambda: sn.FeedForward(8, activation="elu", alpha=math.nan), "elu: alpha must not be NaN"),
+        (lambda: sn.SwiGLU(inplace=True), "swiglu is gated and does not work in place"),
+        (lambda: sn.Softmax(-1, inplace=True), "softmax is normalizer and does not work in place"),
+        (lambda: sn.Softmax(True), "softmax: dim must be a whole number, got True"),
+        (lambda: sn.GLU(False), "glu: dim must be a whole number, got False"),
         (lambda: sn.FeedForward(True), "dim must be a positive integer, got True"),
         (lambda: sn.SwiGLU(layout="packed"), "layout='packed' is unknown; .* gate_up, up_gate, interleaved"),
         (lambda: sn.Activation("relu", layout="gate_up"), "for a gated activation"),
@@ -172,6 +190,16 @@ def test_feed_forward_blocks():
 def test_errors_of_blocks_and_modules(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_a_block_passes_parameters_on():
+    x = torch.randn(2, 5, 8)
+    block = sn.FeedForward(8, activation="leaky_relu", negative_slope=0.2)
+    torch.testing.assert_close(block(x), block.down(nn.functional.leaky_relu(block.up(x), 0.2)))
+    gated = sn.GatedFeedForward(8, activation="swiglu_oai", limit=0.5)
+    wanted = softknee.get("swiglu_oai")(gated.gate(x), gated.up(x), limit=0.5)
+    torch.testing.assert_close(gated(x), gated.down(wanted))
+    assert "limit=0.5" in repr(gated)
 
 
 def test_learned_parameters_of_a_block_have_its_dtype_and_device():
@@ -272,6 +300,9 @@ def test_a_checkpoint_of_transformers_xielu_loads():
         model.load_state_dict(state | {"act.gamma": torch.tensor(1.0)})
     with pytest.raises(RuntimeError, match="Missing key.*alpha_n"):
         model.load_state_dict({"act.alpha_p": torch.tensor([0.7])})
+    for wrong in (torch.ones(3), torch.ones(0)):
+        with pytest.raises(InputError, match=rf"act.beta must be one value, .* shape \({len(wrong)},\)"):
+            model.load_state_dict(state | {"act.beta": wrong})
     clamped = nn.ModuleDict({"act": sn.SwiGLUClamped()})
     with pytest.raises(InputError, match="limit=-1.0 is out of range"):
         clamped.load_state_dict({"act.limit": torch.tensor(-1.0)})

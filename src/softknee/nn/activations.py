@@ -50,6 +50,8 @@ class Activation(nn.Module):
         self.activation = get(activation)
         if not isinstance(inplace, bool):
             raise InputError(f"{self.activation.name}: inplace must be True or False, got {inplace!r}")
+        if inplace and self.activation.kind != "elementwise":
+            raise InputError(f"{self.activation.name} is {self.activation.kind} and does not work in place")
         self.inplace = inplace
         self.layout = layout or self.activation.layout
         if layout is not None and (self.activation.kind != "gated" or layout not in LAYOUTS[1:]):
@@ -57,6 +59,8 @@ class Activation(nn.Module):
                 f"{self.activation.name}: layout={layout!r} is unknown; for a gated activation it is one of "
                 f"{', '.join(LAYOUTS[1:])}"
             )
+        if isinstance(dim, bool):
+            raise InputError(f"{self.activation.name}: dim must be a whole number, got {dim}")
         self.dim = self.activation.dim if dim is None else dim
         if self.activation.kind == "normalizer" and self.dim is None:
             raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
@@ -114,9 +118,12 @@ class Activation(nn.Module):
             super().__setattr__(name, value)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        held = {name: state_dict[prefix + name] for name in self.settings if prefix + name in state_dict}
+        held = {n: torch.as_tensor(state_dict[prefix + n]) for n in self.settings if prefix + n in state_dict}
+        for name, value in held.items():
+            if value.numel() != 1:
+                raise InputError(f"{prefix}{name} must be one value, got a tensor of shape {tuple(value.shape)}")
         if held:
-            values = self.activation.resolve({name: torch.as_tensor(value).item() for name, value in held.items()})
+            values = self.activation.resolve({name: value.item() for name, value in held.items()})
             self.settings |= {name: values[name] for name in held}
             state_dict = {key: value for key, value in state_dict.items() if key.removeprefix(prefix) not in held}
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from .activations import Activation
 class FeedForward(nn.Module):
     """`down(dropout(act(up(x))))`: two matrices. Input and output (..., dim).
 
-    hidden: 4·dim unless given. Raises InputError for sizes below 1 or an activation that is not elementwise.
+    hidden: 4·dim unless given. Further keywords are the activation's parameters. Raises InputError for sizes below 1,
+    an activation that is not elementwise, a parameter that it does not have.
     """
 
     def __init__(
@@ -28,12 +30,15 @@ class FeedForward(nn.Module):
         dropout: float = 0.0,
         device: Any = None,
         dtype: Any = None,
+        **parameters: Any,
     ) -> None:
         super().__init__()
+        _size("dim", dim)
         hidden = 4 * dim if hidden is None else hidden
-        _check(dim, hidden, activation, "elementwise")
+        _size("hidden", hidden)
+        _fits(activation, "elementwise", parameters)
         self.up = nn.Linear(dim, hidden, bias=bias, device=device, dtype=dtype)
-        self.activation = Activation(activation, device=device, dtype=dtype)
+        self.activation = Activation(activation, device=device, dtype=dtype, **parameters)
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(hidden, dim, bias=bias, device=device, dtype=dtype)
 
@@ -48,7 +53,9 @@ class GatedFeedForward(nn.Module):
     """`down(dropout(act(gate(x)) * up(x)))`: three matrices. Input and output (..., dim).
 
     hidden: unless given, 2/3 of `expansion`·dim rounded up to a multiple of `multiple_of`, so that the three matrices
-    have about as many parameters as the two of `FeedForward` (Shazeer 2020, arXiv:2002.05202).
+    have about as many parameters as the two of `FeedForward` (Shazeer 2020, arXiv:2002.05202). Further keywords are the
+    activation's parameters. Raises InputError for sizes below 1, an activation that is not gated, a parameter that it
+    does not have.
     """
 
     def __init__(
@@ -63,16 +70,23 @@ class GatedFeedForward(nn.Module):
         dropout: float = 0.0,
         device: Any = None,
         dtype: Any = None,
+        **parameters: Any,
     ) -> None:
         super().__init__()
+        _size("dim", dim)
         if hidden is None:
-            if multiple_of < 1:
-                raise InputError(f"multiple_of must be at least 1, got {multiple_of}")
+            _size("multiple_of", multiple_of)
+            if not 1 <= expansion * dim * 2 / 3 < math.inf:
+                raise InputError(
+                    f"expansion={expansion!r} does not fit dim={dim}: 2/3·expansion·dim, the hidden size, must be "
+                    "finite and at least 1"
+                )
             hidden = -(-int(expansion * dim * 2 / 3) // multiple_of) * multiple_of
-        _check(dim, hidden, activation, "gated")
+        _size("hidden", hidden)
+        _fits(activation, "gated", parameters)
         self.gate = nn.Linear(dim, hidden, bias=bias, device=device, dtype=dtype)
         self.up = nn.Linear(dim, hidden, bias=bias, device=device, dtype=dtype)
-        self.activation = Activation(activation, device=device, dtype=dtype)
+        self.activation = Activation(activation, device=device, dtype=dtype, **parameters)
         self.dropout = nn.Dropout(dropout)
         self.down = nn.Linear(hidden, dim, bias=bias, device=device, dtype=dtype)
 
@@ -86,14 +100,17 @@ class GatedFeedForward(nn.Module):
         )
 
 
-def _check(dim: int, hidden: int, activation: str | Definition, kind: str) -> None:
-    for name, size in (("dim", dim), ("hidden", hidden)):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"{name} must be a positive integer, got {size!r}")
+def _size(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"{name} must be a positive integer, got {size!r}")
+
+
+def _fits(activation: str | Definition, kind: str, parameters: dict[str, Any]) -> None:
     found = get(activation)
     if found.kind != kind:
         block = "GatedFeedForward" if found.kind == "gated" else "FeedForward"
         raise InputError(f"{found.name} is {found.kind}, this block needs one that is {kind}; use nn.{block}")
+    found.resolve(parameters)  # names what is no parameter: an option of Activation, such as channels, is none either
 
 
 def _count(module: nn.Module) -> int:

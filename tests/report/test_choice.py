@@ -32,7 +32,8 @@ def test_each_once():
     ("text", "message"),
     [
         ("rela", "did you mean 'relu'"),
-        ("elu:", "write elu:parameter=value"),
+        ("elu:", "nothing stands behind the colon of 'elu:'; write elu:parameter=value, of alpha"),
+        ("relu: ", "nothing stands behind the colon of 'relu: '; relu has no parameters"),
         ("elu:alpha", "write elu:parameter=value"),
         ("elu:=1", "write elu:parameter=value"),
         ("elu:alpha=1,", "write elu:parameter=value"),

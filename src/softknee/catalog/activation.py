@@ -286,6 +286,7 @@ class Activation:
             "summary": self.summary,
             "source": self.source,
             "parameters": self.defaults,
+            "conditions": [str(condition) for condition in self.conditions],
             "learnable": [p.name for p in self.parameters.values() if p.learnable],
             "torch": self.torch,
             "torch_module": self.torch_module,

@@ -47,12 +47,12 @@ def swiglu(gate, up, ops):
 
 
 def _clip(x, limit, ops):
-    # minimum and maximum pass the derivative on at a tie, as torch.clamp does
+    # minimum and maximum pass the derivative on to their second argument at a tie: to x, as torch.clamp does
     return ops.minimum(limit, ops.maximum(-limit, x))
 
 
 @gated(
-    aliases=("swigluoai",),
+    aliases=("swigluoai", "clamped_swiglu"),
     source="OpenAI 2025, gpt-oss, arXiv:2508.10925",
     layout="interleaved",
     conditions=("-inf < alpha", "alpha < inf", "0 < limit"),

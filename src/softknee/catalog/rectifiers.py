@@ -37,7 +37,7 @@ def relu6(x, ops):
 
 
 @elementwise(
-    aliases=("squared_relu", "relu_squared", "requ"),
+    aliases=("squared_relu", "relu_squared", "requ", "repu2"),
     source="So et al. 2021 (Primer), arXiv:2109.08668",
     limits=(0.0, math.inf),
     module_name="ReLU2",

@@ -63,7 +63,10 @@ def get(name: str | Activation) -> Activation:
     try:
         return _BY_NAME[name]
     except KeyError:
-        raise InputError(f"activation {name!r} is unknown{closest(name, _BY_NAME) or '; see softknee list'}") from None
+        # names are in lower case, the classes of modules are not
+        lower = name.lower()
+        near = closest(lower, [lower] if lower in _BY_NAME else _BY_NAME) or closest(name, _BY_NAME)
+        raise InputError(f"activation {name!r} is unknown{near or '; see softknee list'}") from None
 
 
 def activations() -> tuple[Activation, ...]:

@@ -45,6 +45,7 @@ def _gelu_tanh_stable(x, ops):
         "gelu_pytorch_tanh",
         "gelu_python_tanh",
         "gelu_approx",
+        "sielu",
     ),
     source="Hendrycks & Gimpel 2016, arXiv:1606.08415",
     stable=_gelu_tanh_stable,

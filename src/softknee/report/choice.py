@@ -109,6 +109,10 @@ def spelled(value: float) -> str:
 
 def _parameters(activation: Activation, text: str) -> dict[str, float]:
     found: dict[str, float] = {}
+    if not text.strip():
+        known, name = ", ".join(activation.parameters), activation.name
+        right = f"write {name}:parameter=value, of {known}" if known else f"{name} has no parameters"
+        raise InputError(f"nothing stands behind the colon of '{name}:{text}'; {right}")
     for piece in text.split(","):
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not (name and equals and value):

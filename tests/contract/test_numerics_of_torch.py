@@ -2,7 +2,8 @@
 
 Each row is an input at which PyTorch's function, or the form that a well-known library uses, leaves the bound; where
 that very version runs, the row is asked to fail there, so that it shows something. Then the forms themselves: each,
-planted as a definition, breaks the bound of float64.
+planted as a definition, breaks the bound of float64. Results of PyTorch's that depend on an element's place are in
+test_numerics.py, test_place_does_not_matter.
 """
 
 from __future__ import annotations
@@ -167,6 +168,15 @@ def test_subnormal_results():
         activation, x = softknee.get(name), torch.tensor(x)
         composite = Composite(activation.expression, activation.names, 1)
         assert abs(composite(x).item() - activation.value(x.item())) <= 2 * 2.0**-149
+
+
+def test_subnormal_results_of_bfloat16():
+    """PyTorch's sigmoid is 0 from −89 on, 24 of the smallest steps off; to the nearest there is less than one."""
+    x = torch.tensor([-89.0, -90.5, -92.0], dtype=BF16)
+    ours, truth = softknee.get("sigmoid")(x).double().numpy(), softknee.get("sigmoid").value(x.double().numpy())
+    assert np.abs(ours - truth).max() <= 2.0**-133
+    if MEASURED:
+        assert not torch.sigmoid(x).any()
 
 
 def test_gated_half_precision_is_rounded_once():

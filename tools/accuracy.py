@@ -157,6 +157,9 @@ def main() -> int:
         paths.measured.cache_clear()
         paths.choose.cache_clear()
         paths.uncompiled.cache_clear()
+    if arguments.check and cpu.isa() != "avx512":
+        print("docs/accuracy.md tells of the paths on an AVX-512 machine; not checked here")
+        return 0
     text = page()
     if arguments.check:
         return int(not PAGE.exists() or PAGE.read_text() != text)

@@ -87,7 +87,7 @@ def figures() -> str:
             "calls",
         ),
         (
-            "compiled kernels at 1M elements, one thread: PyTorch's eager time over ours, geometric mean over functions",
+            "compiled kernels, 1M elements, one thread: PyTorch's eager time over ours, geometric mean",
             f"forward {gain('forward', 'float32')} float32, {gain('forward', 'bfloat16')} bfloat16; "
             f"with backward {gain('forward+backward', 'float32')}, {gain('forward+backward', 'bfloat16')}",
             "cpu",

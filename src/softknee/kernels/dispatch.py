@@ -100,7 +100,8 @@ def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[
     if chosen.forward == "kernel" and (found := cpu.operators(activation)) is not None:
         values = tuple(activation.defaults.values())
         kernel = found[0]
-        return None, (lambda x: kernel(x, *values)) if values else kernel
+        both = _recorded(activation, kernel, found[2], values) if chosen.backward == "kernel" else None
+        return both, (lambda x: kernel(x, *values)) if values else kernel
     if activation.torch is None:
         return None, None
     if chosen.forward != "native" or any(p.learnable for p in activation.parameters.values()):
@@ -109,6 +110,26 @@ def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[
     given = _native_arguments(activation, activation.defaults)
     op = functools.partial(function, **given) if given else function
     return op if chosen.backward == "native" else None, op
+
+
+def _recorded(activation: Activation, forward: Any, backward: Any, values: tuple[float, ...]) -> Any:
+    """The kernels under autograd with as little around them as it needs: 10 µs a call where the composite's way takes
+    20. A backward that is differentiated again, or that somebody looks into, is the composite's."""
+
+    class Kernel(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.save_for_backward(x)
+            return forward(x, *values)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            (x,) = ctx.saved_tensors
+            if torch.is_grad_enabled() or not _plain(grad) or transformed() or torch.compiler.is_compiling():
+                return activation.composite.derivatives[0](grad, x, *values)
+            return backward(grad, x, *values)
+
+    return Kernel.apply
 
 
 def _explained(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:

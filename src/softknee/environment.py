@@ -46,5 +46,5 @@ def environment() -> dict[str, Any]:
             for extra, names in missing.items()
         },
         "kernels": cpu.described(),
-        "paths": "the compiled kernels or PyTorch's own op where they are exact, else the composite",
+        "paths": "the fastest that is exact: compiled kernel, PyTorch's op, table of a half precision, composite",
     }

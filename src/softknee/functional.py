@@ -60,21 +60,12 @@ def _elementwise(activation: Activation) -> Callable[..., Tensor]:
     names = (*activation.parameters, *flags)
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        given = _named(activation, names, args, kwargs) if args else kwargs
-        if given:
-            _inplace(activation, given)
-        return call(activation, input, **given)
+        return call(activation, input, **_named(activation, names, args, kwargs) if args else kwargs)
 
     parameters = [(p.name, p.default, _POSITIONAL) for p in activation.parameters.values()]
     parameters += [(flag, False, _POSITIONAL) for flag in flags]
     parameters += [("generator", None, _KEYWORD)] if activation.stochastic else []
     return _dressed(function, activation, ["input"], parameters)
-
-
-def _inplace(activation: Activation, given: dict[str, Any]) -> None:
-    inplace = given.get("inplace", False)
-    if not isinstance(inplace, bool):
-        raise InputError(f"{activation.name}: inplace must be True or False, got {inplace!r}")
 
 
 def _whole(activation: Activation, dim: Any) -> None:
@@ -107,7 +98,6 @@ def _variants(activation: Activation) -> Callable[..., Tensor]:
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         kwargs = _named(activation, (key,), args, kwargs)
-        _inplace(activation, kwargs)
         chosen = kwargs.pop(key, default)
         if ((key, chosen),) not in variants:
             known = ", ".join(repr(v) for ((_, v),) in variants)
@@ -151,7 +141,6 @@ def _normalizer(activation: Activation) -> Callable[..., Tensor]:
     if not activation.stochastic:
 
         def function(input: Tensor, dim: int | None = None, **keywords: Any) -> Tensor:
-            _whole(activation, dim)
             return call(activation, input, dim=dim, **keywords)
 
         options += parameters
@@ -162,9 +151,7 @@ def _normalizer(activation: Activation) -> Callable[..., Tensor]:
     names, options = (*activation.parameters, "dim"), [*options, ("generator", None, _KEYWORD)]
 
     def sampled(logits: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        given = _named(activation, names, args, kwargs, activation.inputs[0])
-        _whole(activation, given.get("dim"))
-        return call(activation, logits, **given)
+        return call(activation, logits, **_named(activation, names, args, kwargs, activation.inputs[0]))
 
     parameters = [(name, default, _POSITIONAL) for name, default, _ in parameters]
     return _dressed(sampled, activation, ["logits"], [*parameters, ("dim", activation.dim, _POSITIONAL), *options])

@@ -144,3 +144,12 @@ def test_path_refuses_what_the_call_refuses(name, inputs, given, message):
     for function in (activation, activation.path):
         with pytest.raises(InputError, match=message):
             function(*inputs, **given)
+
+
+def test_a_direct_call_checks_its_options_too():
+    x = torch.randn(3)
+    for wrong in ("no", 1, 0, None):
+        with pytest.raises(InputError, match="inplace must be True or False"):
+            softknee.get("relu")(x, inplace=wrong)
+    with pytest.raises(InputError, match="dim must be a whole number, got True"):
+        softknee.get("softmax")(x, dim=True)

@@ -1,8 +1,9 @@
 """PyTorch: the differentiable composite of any expression.
 
-`Composite(expression, names)` is a function of tensors and floats that has gradients of every order. Eager, it is an
-`autograd.Function` with `jvp` and a generated vmap rule, whose backward is the same construction on the derived
-expression; under `torch.compile` it is a flat Function without `jvp`, which Dynamo can follow. Autograd never walks
+`Composite(expression, names, inputs)` is a function of tensors and floats that has gradients of every order. Eager, it
+is a bare `autograd.Function`, whose backward is the same construction on the derived expression; under torch.func and
+forward-mode derivatives one with `jvp` and a generated vmap rule; under `torch.compile` a flat one without either,
+which Dynamo can follow. Autograd never walks
 through the composite's own operations, so a branch that was not taken cannot send NaN back, and only the arguments
 are kept for backward. Half precision is computed in float32 and rounded once.
 """

@@ -67,13 +67,10 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
     def by_table(x: Tensor, order: int, **parameters: float) -> Tensor:
         if order > 1:
             return by_composite(x, order, **parameters)
-        given = values(parameters)
-        key = ("measured", activation, order, *given)
+        given = tuple(values(parameters))
         if order == 0:
-            return tables.apply(key, lambda wide: composite.compute(wide, *given), x)
-        slope = composite.derivatives[0]
-        exact = tables.apply(key, lambda wide: slope.compute(torch.ones_like(wide), wide, *given), x, torch.float32)
-        return exact.to(x.dtype)
+            return dispatch.tabled(activation, x, given)
+        return dispatch.tabled_slope(activation, x, given).to(x.dtype)
 
     def by_kernel(x: Tensor, order: int, **parameters: float) -> Tensor:
         if order > 1:

@@ -31,6 +31,8 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
     """
     if has_torch_function(inputs):
         return handle_torch_function(activation, inputs, *inputs, inplace=inplace, **parameters)
+    if inplace is not False and inplace is not True:
+        raise InputError(f"{activation.name}: inplace must be True or False, got {inplace!r}")
     if not parameters and not inplace and len(inputs) == 1 and not torch.compiler.is_compiling():
         # The short way for the commonest call; what is longer costs several microseconds.
         x = inputs[0]
@@ -74,7 +76,7 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     if activation.kind == "elementwise" and activation.expression.op == "symbol":
         return Path("native", "native", "the identity returns its input")
     looked_into = torch.compiler.is_compiling() or transformed()
-    chosen = (uncompiled if looked_into else choose)(activation, x.dtype, x.device.type)
+    chosen = _chosen(activation, x.dtype, x.device.type, looked_into)
     if activation.kind == "normalizer":
         return chosen
     if looked_into:
@@ -82,10 +84,11 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
     if training:
         return Path("composite", "composite", "it draws its own noise")
-    tensors = [name for name, value in resolved.items() if isinstance(value, Tensor)]
-    if tensors and not (chosen.forward == "native" and _native_takes(activation, inputs[0], resolved)):
+    if chosen.forward == "native" and _native_takes(activation, x, resolved):
+        return chosen
+    if tensors := [name for name, value in resolved.items() if isinstance(value, Tensor)]:
         return Path("composite", "composite", f"{tensors[0]} is a tensor, whose gradient the composite has")
-    if chosen.forward == "native" and not _native_takes(activation, x, resolved):
+    if chosen.forward == "native":
         return Path("composite", "composite", "a parameter is far from 1, where PyTorch's op is not measured")
     return chosen
 
@@ -190,20 +193,18 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
 
 
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
-    x = inputs[0]
+    x, compiling = inputs[0], torch.compiler.is_compiling()
     values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
-        # what a compiler looks into has no kernels
-        looked_into = torch.compiler.is_compiling()
-        chosen = (_uncompiled if looked_into else _chosen)(activation, x.dtype, x.device.type)
+        chosen = _chosen(activation, x.dtype, x.device.type, compiling)
         if chosen.forward == "native" and _native_takes(activation, x, resolved):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
             recorded = torch.is_grad_enabled() and x.requires_grad
-            if (chosen.backward == "native" or not (recorded or torch.compiler.is_compiling())) and not transformed():
+            if (chosen.backward == "native" or not (recorded or compiling)) and not transformed():
                 return native(activation, x, resolved)
     composite = activation.composite
-    if not torch.compiler.is_compiling() and composite.kernel is None:
+    if not compiling and composite.kernel is None:
         attach(activation)
     return composite(*inputs, *values)
 
@@ -249,16 +250,12 @@ def attach(activation: Activation) -> None:
         activation.composite.kernel = functools.partial(_gated, activation)
 
 
-def _chosen(activation: Activation, dtype: torch.dtype, device: str) -> Path:
-    return choose(activation, dtype, device)
+def _chosen(activation: Activation, dtype: torch.dtype, device: str, looked_into: bool) -> Path:
+    """The path; what a compiler or a transform looks into has no kernels."""
+    return (uncompiled if looked_into else choose)(activation, dtype, device)
 
 
-def _uncompiled(activation: Activation, dtype: torch.dtype, device: str) -> Path:
-    return uncompiled(activation, dtype, device)
-
-
-for _choice in (_chosen, _uncompiled):  # Dynamo runs them, and does not follow the cache
-    _choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo runs it, and does not follow the cache
 
 
 def _gated(activation: Activation, gate: Tensor, up: Tensor, *values: Any) -> Tensor | None:
@@ -288,7 +285,7 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     if chosen.forward == "kernel":
         return cpu.forward(activation, x, *values)
     if chosen.forward == "table":
-        return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
+        return tabled(activation, x, values)
     resolved = dict(zip(activation.parameters, values, strict=True))
     if chosen.forward == "native" and _native_takes(activation, x, resolved):
         with torch.no_grad():
@@ -307,13 +304,22 @@ def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -
     half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype
     if not half or grad.shape != x.shape or any(isinstance(value, Tensor) for value in values):
         return None
+    return (grad.float() * tabled_slope(activation, x, values)).to(x.dtype)
+
+
+def tabled(activation: Activation, x: Tensor, values: tuple[float, ...]) -> Tensor:
+    """f by table: half precision, `values` the parameters."""
+    return tables.apply((activation, 0, values), lambda wide: activation.composite.compute(wide, *values), x)
+
+
+def tabled_slope(activation: Activation, x: Tensor, values: tuple[float, ...]) -> Tensor:
+    """f′ by table, in float32: it is rounded once more, after its product with the gradient."""
     partial = activation.composite.derivatives[0]
 
     def exact(wide: Tensor) -> Tensor:
         return partial.compute(torch.ones_like(wide), wide, *values)
 
-    slope = tables.apply((activation, 1, values), exact, x, torch.float32)
-    return (grad.float() * slope).to(x.dtype)
+    return tables.apply((activation, 1, values), exact, x, torch.float32)
 
 
 def _of_integers(activation: Activation, x: Tensor, parameters: dict[str, Any]) -> Tensor:
@@ -419,6 +425,8 @@ def _normalize(
     generator: torch.Generator | None = None,
     **parameters: Any,
 ) -> Tensor:
+    if isinstance(dim, bool):  # an int to Python
+        raise InputError(f"{activation.name}: dim must be a whole number, got {dim}")
     dim = activation.dim if dim is None else dim
     if dim is None:
         raise InputError(f"{activation.name} needs dim, the dimension that sums to 1; for class scores it is dim=-1")

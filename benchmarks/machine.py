@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 import softknee
+from softknee.environment import processor
 
 
 def machine() -> dict[str, object]:
     """Processor, cores, threads in use, vector instructions and versions."""
-    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "unknown")
     return {
-        "processor": model,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
@@ -24,11 +24,3 @@ def machine() -> dict[str, object]:
         "numpy": np.__version__,
         "softknee": softknee.__version__,
     }
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []

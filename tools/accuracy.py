@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from softknee.catalog import Activation, activations
+from softknee.environment import processor
 from softknee.files import write_whole
 from softknee.kernels import accuracy, cpu, paths
 from softknee.kernels.accuracy import Evaluate, Figure
@@ -72,13 +73,6 @@ def compact(record: object) -> str:
     """JSON with one line per path."""
     text = json.dumps(record, indent=1, ensure_ascii=False)
     return re.sub(r"\n {4,}|\n {3}(?=})", " ", text) + "\n"
-
-
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def page() -> str:
@@ -152,7 +146,11 @@ def main() -> int:
                 kept = old[activation.name][word] if arguments.kernels else {}
                 entries[activation.name][word] = kept | measure(activation, dtype, arguments.kernels)
             print(f"{activation.name:20} {time.perf_counter() - start:5.1f} s", flush=True)
-        record = {"torch": torch.__version__, "machine": machine(), "entries": entries}
+        record = {
+            "torch": torch.__version__,
+            "machine": f"{processor()} ({torch.backends.cpu.get_cpu_capability()})",
+            "entries": entries,
+        }
         write_whole(FIGURES, compact(record))
         paths.measured.cache_clear()
         paths.choose.cache_clear()

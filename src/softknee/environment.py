@@ -23,6 +23,15 @@ def version(distribution: str) -> str | None:
         return None
 
 
+def processor() -> str:
+    """The CPU's model as Linux names it, "unknown" elsewhere."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return "unknown"
+
+
 def environment() -> dict[str, Any]:
     """Versions, threads, extras (what each still lacks) and which path an activation takes, in plain words."""
     import torch

@@ -4,3 +4,4 @@
 #include "kernels_body.h"
 
 const softknee::Loops* const softknee::loops_avx2 = softknee::avx2::table;
+const softknee::SliceLoops* const softknee::normalizers_avx2 = softknee::avx2::normalizers;

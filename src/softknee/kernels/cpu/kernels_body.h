@@ -2,6 +2,8 @@
 #include "math.h"
 #include "loops.h"
 #include "activations.h"
+#include "slices.h"
+#include "softmax.h"
 
 namespace softknee {
 namespace SOFTKNEE_ISA {

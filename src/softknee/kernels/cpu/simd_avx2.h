@@ -78,6 +78,17 @@ SOFTKNEE_INLINE V mantissa(V a) {
   return _mm256_or_ps(digits, _mm256_set1_ps(1.0f));
 }
 
+SOFTKNEE_INLINE float total(V a) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+SOFTKNEE_INLINE float highest(V a) {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
 SOFTKNEE_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
 SOFTKNEE_INLINE void store(float* p, V a) { _mm256_storeu_ps(p, a.v); }
 SOFTKNEE_INLINE V load(const bfloat* p) {

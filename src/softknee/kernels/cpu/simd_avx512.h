@@ -58,6 +58,14 @@ SOFTKNEE_INLINE V finite_where(M m, V a) {
 SOFTKNEE_INLINE V exponent(V a) { return _mm512_getexp_ps(a.v); }
 SOFTKNEE_INLINE V mantissa(V a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src); }
 
+SOFTKNEE_INLINE float total(V a) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+SOFTKNEE_INLINE float highest(V a) { return _mm512_reduce_max_ps(a.v); }
+
 SOFTKNEE_INLINE __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
 
 SOFTKNEE_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }

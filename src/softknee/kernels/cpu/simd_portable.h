@@ -8,6 +8,7 @@
 //   signed_as(a, b)    |a| with b's sign bit
 //   finite_where(m, a) where m, ±∞ becomes the largest finite number of that sign
 //   fma, fnma          a·b + c and −a·b + c, rounded once
+//   total, highest     of the lanes: the sum by halves (lane l and l + lanes/2 first), the largest
 #pragma once
 
 namespace softknee {
@@ -108,6 +109,9 @@ SOFTKNEE_INLINE V mantissa(V a) {
   const V b = raised(a, shift);
   return V(float_of((bits_of(b.v) & 0x007fffffu) | 0x3f800000u));
 }
+
+SOFTKNEE_INLINE float total(V a) { return a.v; }
+SOFTKNEE_INLINE float highest(V a) { return a.v; }
 
 SOFTKNEE_INLINE V load(const float* p) { return V(*p); }
 SOFTKNEE_INLINE void store(float* p, V a) { *p = a.v; }

@@ -25,7 +25,7 @@ from ..backends import table
 from ..backends.torch import Composite
 from ..catalog import Activation
 from ..errors import InputError
-from . import cpu, dispatch, tables
+from . import cpu, dispatch, normalizers, tables
 from .paths import Figure
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -120,14 +120,20 @@ def worst(activation: Activation, evaluate: Evaluate, dtype: torch.dtype, order:
 def joint(
     activation: Activation, dtype: torch.dtype, order: int, count: int = 1_000_000, kernel: bool = False
 ) -> Figure:
-    """The error of a gated activation (order 1: both partial derivatives), by its composite or its kernel, or of a
-    normalizer, over random inputs."""
+    """The error of a gated activation (order 1: both partial derivatives), or of a normalizer, by its composite or its
+    kernel, over random inputs."""
     generator = torch.Generator().manual_seed(0)
     if activation.kind == "normalizer":
         x = (3 * torch.randn(count // 32, 32, generator=generator)).to(dtype)
         given: dict[str, Any] = {"generator": generator.clone_state()} if activation.stochastic else {}
         noise = [dispatch.noise_like(x, generator).numpy().astype(np.longdouble)] if activation.stochastic else []
-        got = dispatch.call(activation, x, dim=-1, **given)
+        if kernel:
+            got = normalizers.forward(activation, x, -1, **activation.defaults)
+        elif activation.stochastic:
+            got = dispatch.call(activation, x, dim=-1, **given)
+        else:
+            assert activation.apply is not None
+            got = activation.apply(x, -1, **activation.defaults)
         truth = activation.on(table("numpy"), x.double().numpy().astype(np.longdouble), *noise).astype(np.float64)
         return error(truth.ravel(), np.ones(x.numel()), got.ravel(), x.ravel(), FLOOR)
     count = count if dtype != torch.float64 else 500

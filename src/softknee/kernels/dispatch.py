@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
-from . import cpu, tables
+from . import cpu, normalizers, tables
 from .paths import Path, choose, uncompiled
 
 
@@ -66,6 +66,7 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     _check(activation, inputs)
     if (refusal := _refusal(activation, inputs, parameters)) is not None:
         raise refusal
+    dim = parameters.get("dim")
     parameters = dict(parameters)
     training = parameters.pop("training", False) if activation.stochastic else False
     for word in ("dim", "dtype") if activation.kind == "normalizer" else ("inplace",):
@@ -78,7 +79,8 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     looked_into = torch.compiler.is_compiling() or transformed()
     chosen = _chosen(activation, x.dtype, x.device.type, looked_into)
     if activation.kind == "normalizer":
-        return chosen
+        fused = not looked_into and _fused(activation, x, activation.dim if dim is None else dim, resolved)
+        return chosen if fused else uncompiled(activation, x.dtype, x.device.type)
     if looked_into:
         native = chosen.forward == chosen.backward == "native" and not transformed()
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
@@ -435,5 +437,14 @@ def _normalize(
     assert activation.apply is not None
     resolved = settled(activation, x, parameters)
     if not activation.stochastic:
+        if not torch.compiler.is_compiling() and _fused(activation, x, dim, resolved):
+            return normalizers.apply(activation, x, dim, **resolved)
         return activation.apply(x, dim, **resolved)
     return activation.apply(x, noise_like(x, generator), dim, **resolved)
+
+
+def _fused(activation: Activation, x: Tensor, dim: int, resolved: dict[str, Any]) -> bool:
+    """Whether a kernel does all of it."""
+    if transformed() or not _plain(x) or choose(activation, x.dtype, x.device.type).forward != "kernel":
+        return False
+    return normalizers.takes(x, dim, **resolved)

@@ -95,12 +95,14 @@ def speed(activation: Activation, dtype: torch.dtype, path: str) -> float:
 def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
     """The path of `activation` at Python-float parameters. Tensor parameters take the composite, but for those that
     PyTorch's own function takes as tensors (PReLU's weight)."""
-    if activation.kind == "normalizer":
-        return Path("native", "native", "PyTorch's reductions, around what the definition adds")
     without = uncompiled(activation, dtype, device)
     kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None
     if kernel is None:
         return without
+    if activation.kind == "normalizer":
+        if kernel[0].lost is not None or kernel[0].ulp > _enough(activation, dtype, 0):
+            return without
+        return Path("kernel", "kernel", "one kernel, where PyTorch's ops are several")
     exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
     backward = "kernel" if exact[1] else _own(activation, dtype, device)
     if not exact[0]:
@@ -139,6 +141,8 @@ def _own(activation: Activation, dtype: torch.dtype, device: str) -> str:
 @functools.cache
 def uncompiled(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
     """The path without the compiled kernels."""
+    if activation.kind == "normalizer":
+        return Path("native", "native", "PyTorch's reductions, around what the definition adds")
     own = _own(activation, dtype, device)
     has = activation.kind == "elementwise" and activation.torch is not None
     native = figures(activation, dtype, "native") if has else None

@@ -43,6 +43,7 @@ def _library() -> ctypes.CDLL | str:
         return f"the compiled kernels do not load with torch {torch.__version__}: {error}"
     library.softknee_isa.restype = ctypes.c_char_p
     library.softknee_register.argtypes = [ctypes.c_char_p]
+    library.softknee_register_normalizer.argtypes = [ctypes.c_char_p]
     wanted = os.environ.get("SOFTKNEE_ISA")
     if wanted and wanted not in ISAS:
         raise InputError(f"SOFTKNEE_ISA={wanted!r} is unknown; it must be one of {', '.join(ISAS)}")
@@ -85,13 +86,26 @@ def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
     return forward.default, forward.out, backward.default
 
 
+@functools.cache
+def row_operators(activation: Activation) -> tuple[Any, Any] | None:
+    """The same of a normalizer: forward and backward, each with two overloads, `default` for a temperature that is a
+    float, `Tensor` for one that is a tensor."""
+    if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
+        return None
+    library = _library()
+    if isinstance(library, str) or library.softknee_register_normalizer(activation.name.encode()):
+        return None
+    return getattr(torch.ops.softknee, activation.name), getattr(torch.ops.softknee, f"{activation.name}_backward")
+
+
 def takes(activation: Activation, dtype: torch.dtype) -> bool:
     """Whether there are kernels for this activation and dtype that are worth taking.
 
     The portable ones give the same bits without vector instructions or a fused multiply-add, at 20 to 120 ns per
     element: they are the reference, and PyTorch's ops serve such a processor better.
     """
-    return dtype in DTYPES and isa() in ISAS[:2] and operators(activation) is not None
+    found = (row_operators if activation.kind == "normalizer" else operators)(activation)
+    return dtype in DTYPES and isa() in ISAS[:2] and found is not None
 
 
 def _takes(activation: Activation, arguments: tuple[Any, ...], inputs: int) -> bool:

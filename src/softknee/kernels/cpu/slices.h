@@ -6,12 +6,15 @@
 namespace softknee {
 
 // What the loops need of T. unit: the power of two that brings T to T′ = T·unit in [1, 2), as far as one can.
+// T′·r, not r, is what the loops have at hand: the division by T is in the coefficients.
 struct Temperature {
   float unit;
   float least;         // −200·T′: exp is 0 from there on
   float inverse;       // log₂e/T′
   float period, rest;  // T′·ln 2 as a float and what that leaves
   float reciprocal;    // 1/T′
+  float exp_full[7];   // of (r·T′)ᵏ in eʳ: for float32
+  float exp_half[6];   // for bfloat16 too, whose own error would add up in the sum
   float slope;         // 1/T
   double slope_wide;
 };

@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "polynomials.h"
 #include "slices.h"
 
 extern "C" const char* softknee_isa();
@@ -90,6 +91,11 @@ Temperature prepared(double value) {
   t.period = static_cast<float>(period);
   t.rest = static_cast<float>(period - t.period);
   t.reciprocal = static_cast<float>(1.0 / scaled);
+  double power = 2.0;  // the polynomials give a half
+  for (int k = 0; k < 7; ++k, power /= scaled) {
+    t.exp_full[k] = static_cast<float>(polynomials::half_exp_full[k] * power);
+    if (k < 6) t.exp_half[k] = static_cast<float>(polynomials::half_exp_half[k] * power);
+  }
   t.slope_wide = 1.0 / given;
   t.slope = static_cast<float>(t.slope_wide);
   return t;

@@ -148,22 +148,30 @@ SOFTKNEE_INLINE V maximum_of(const Line& line, View<const T> x) {
 }
 
 // exp((x − top)/T), 1.5 ULPs of what the rounded difference gives. With d = (x − top)·unit and T′ = T·unit: d =
-// n·T′·ln 2 + r·T′ as in Math::reduced, so that the division by T rounds r alone, which is below ½.
+// n·T′·ln 2 + r·T′ as in Math::reduced, and a polynomial in r·T′. It is at most 1, so its exponent needs no care.
 template <class T>
 struct Decay {
   V top, unit, least, inverse, period, rest, reciprocal;
+  const Temperature& t;
   Decay(V top, const Temperature& t)
       : top(top), unit(t.unit), least(t.least), inverse(t.inverse), period(t.period), rest(t.rest),
-        reciprocal(t.reciprocal) {}
+        reciprocal(t.reciprocal), t(t) {}
 
   SOFTKNEE_INLINE V operator()(V x) const {
     const V d = larger(least, (x - top) * unit), n = round(d * inverse);
-    const V r = fnma(n, rest, fnma(n, period, d)) * reciprocal;
-    // bfloat16 takes float16's polynomial: its own error would add up in the sum
-    if constexpr (sizeof(T) == 4) return scale(polynomial(polynomials::half_exp_full, r), n + V(1.0f));
-    return scale(polynomial(polynomials::half_exp_half, r), n + V(1.0f));
+    const V r = fnma(n, period, d);
+    if constexpr (sizeof(T) == 4) return scale(polynomial(t.exp_full, fnma(n, rest, r)), n);
+    return scale(polynomial(t.exp_half, r), n);  // the rest is below what they see
   }
 };
+
+// log y for y > 0, within 2⁻²³ where y is near 1: as its products are summed, it needs no relative accuracy. Math::log,
+// which has that, divides and takes three times as long.
+template <class T>
+SOFTKNEE_INLINE V logarithm(V y) {
+  const V t = mantissa(y) - V(1.0f);
+  return fma(exponent(y), V(0.693147182f), t * polynomial(Polynomials<T>::log1p_c, t));
+}
 
 template <class T, class Line>
 struct Softmax {
@@ -218,7 +226,7 @@ struct Softmax {
     if constexpr (tempered) {
       sum(line, slopes, [&](auto cell, V sum) __attribute__((always_inline)) {
         const V value = cell.load(y);
-        return fma(part(cell, value), only(value > V(0.0f), Math<float>::log(value)), sum);
+        return fma(part(cell, value), only(value > V(0.0f), logarithm<T>(value)), sum);
       });
       for (int l = 0; l < Line::width; ++l) slopes[l] *= -s.temperature->slope_wide;
     } else {

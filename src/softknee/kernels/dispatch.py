@@ -44,6 +44,11 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
                     return op(x)
                 except (RuntimeError, IndexError, TypeError) as error:
                     raise _refusal(activation, inputs, parameters) or error from None
+    if activation.kind == "normalizer" and len(parameters) == len(inputs) == 1 and not inplace:
+        # The same for a normalizer, whose commonest call has its dim alone: 4 µs less of 11.
+        x, dim = inputs[0], parameters.get("dim")
+        if type(dim) is int and not torch.compiler.is_compiling() and _fused(activation, x, dim, activation.defaults):
+            return normalizers.apply(activation, x, dim, **activation.defaults)
     _counted(activation, inputs)
     if inplace and activation.kind != "elementwise":
         raise InputError(f"{activation.name} is {activation.kind} and does not work in place")

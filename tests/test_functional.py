@@ -207,7 +207,8 @@ def test_softmax_of_a_scalar_and_of_integers_with_a_dtype():
     assert SF.softmax(torch.tensor(2.0), 0, temperature=2.0).item() == 1.0
     assert SF.softmax(X.to("meta"), -1, temperature=torch.tensor(2.0, device="meta")).shape == X.shape
     integers = torch.arange(6).view(2, 3)
-    assert torch.equal(SF.softmax(integers, 1, dtype=torch.float32), F.softmax(integers, 1, dtype=torch.float32))
+    got, wanted = (f(integers, 1, dtype=torch.float32) for f in (SF.softmax, F.softmax))
+    torch.testing.assert_close(got, wanted, rtol=2**-23, atol=0.0)
     with pytest.raises(InputError, match="got int64"):
         SF.softmax(integers, 1)
 

@@ -43,6 +43,16 @@ def units(got: Tensor, wanted: Tensor, x: Tensor) -> float:
     return ((got.double() - wanted).abs() / unit).max().item()
 
 
+@taken
+def test_small_losses_keep_their_digits():
+    """Of sure rows: −log(1 + the rest), where PyTorch's has 0."""
+    for gap in (5.0, 17.0, 40.0, 80.0):
+        x = torch.tensor([[gap, 0.0, -1.0], [0.0, gap, gap]])
+        got, wanted = SF.log_softmax(x, -1), torch.log_softmax(x.double(), -1)
+        wanted[0, 0] = -math.log1p(math.exp(-gap) + math.exp(-gap - 1))
+        torch.testing.assert_close(got.double(), wanted, rtol=2**-22, atol=0.0)
+
+
 def backward(activation, grad: Tensor, y: Tensor, dim: int, temperature):
     operator = cpu.row_operators(activation)[1]
     if isinstance(temperature, Tensor):
@@ -82,7 +92,7 @@ def test_small_probabilities_keep_their_digits():
 @named("dtype", DTYPES)
 @named("activation", KERNELS)
 def test_the_same_bits_for_any_layout_and_dim(activation, dtype):
-    """A row's result depends on the row: not on its neighbours, on where it lies or on how far its elements are apart."""
+    """A row's result depends on the row alone: neither on its neighbours nor on where its elements lie."""
     for size in (1, 2, 7, 31, 33, 64, 70, 1100, 2500):
         x, grad = rows(5, size, 19, dtype=dtype), rows(5, size, 19, dtype=dtype, seed=1)
         warm = torch.linspace(0.5, 2, 5).view(5, 1, 1)

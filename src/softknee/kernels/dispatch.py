@@ -448,7 +448,7 @@ def _normalize(
     return activation.apply(x, noise_like(x, generator), dim, **resolved)
 
 
-def _fused(activation: Activation, x: Tensor, dim: int, resolved: dict[str, Any]) -> bool:
+def _fused(activation: Activation, x: Tensor, dim: int | None, resolved: dict[str, Any]) -> bool:
     """Whether a kernel does all of it."""
     if transformed() or not _plain(x) or choose(activation, x.dtype, x.device.type).forward != "kernel":
         return False

@@ -17,7 +17,7 @@ from ..catalog import Activation
 from . import cpu
 
 
-def takes(x: Tensor, dim: int, temperature: float | Tensor) -> bool:
+def takes(x: Tensor, dim: int | None, temperature: float | Tensor) -> bool:
     """Whether the kernels take this call."""
     if not _dense(x) or x.dtype not in cpu.DTYPES or torch.is_autocast_enabled("cpu"):
         return False

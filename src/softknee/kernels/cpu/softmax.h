@@ -112,29 +112,42 @@ struct Columns {
   }
 };
 
-// Σ of what term(cell, sum) adds to `sum`
-template <class Line, class F>
-SOFTKNEE_INLINE void sum(const Line& line, double* totals, F term) {
-  for (int l = 0; l < Line::width; ++l) totals[l] = 0.0;
+// `count` sums at once, of what term(cell, sums) adds to each
+template <int count, class Line, class F>
+SOFTKNEE_INLINE void sums(const Line& line, double (*totals)[Line::width], F term) {
+  for (int c = 0; c < count; ++c) {
+    for (int l = 0; l < Line::width; ++l) totals[c][l] = 0.0;
+  }
   const int64_t steps = line.steps();
   for (int64_t begin = 0; begin < steps; begin += Line::steps_in(piece)) {
     const int64_t end = begin + Line::steps_in(piece) < steps ? begin + Line::steps_in(piece) : steps;
-    V parts[Line::slots];
+    V parts[Line::slots][count];
     // what is left out is +0, and adding that changes nothing; few places stay in registers
     int used = Line::slots;
     if constexpr (Line::slots > 4) {
       while (used > 1 && used / 2 >= end - begin) used /= 2;
     }
 #pragma GCC unroll 4
-    for (int k = 0; k < used; ++k) parts[k] = V(0.0f);
-    line.each(begin, end, [&](int k, auto cell) __attribute__((always_inline)) { parts[k] = term(cell, parts[k]); });
+    for (int k = 0; k < used; ++k) {
+      for (int c = 0; c < count; ++c) parts[k][c] = V(0.0f);
+    }
+    line.each(begin, end, [&](int k, auto cell) __attribute__((always_inline)) { term(cell, parts[k]); });
 #pragma GCC unroll 4
     for (int half = used / 2; half > 0; half /= 2) {
 #pragma GCC unroll 4
-      for (int k = 0; k < half; ++k) parts[k] = parts[k] + parts[k + half];
+      for (int k = 0; k < half; ++k) {
+        for (int c = 0; c < count; ++c) parts[k][c] = parts[k][c] + parts[k + half][c];
+      }
     }
-    Line::add(totals, parts[0]);
+    for (int c = 0; c < count; ++c) Line::add(totals[c], parts[0][c]);
   }
+}
+
+// Σ of what term(cell, sum) adds to `sum`
+template <class Line, class F>
+SOFTKNEE_INLINE void sum(const Line& line, double* totals, F term) {
+  sums<1>(line, reinterpret_cast<double(*)[Line::width]>(totals),
+          [&](auto cell, V* sum) __attribute__((always_inline)) { sum[0] = term(cell, sum[0]); });
 }
 
 // A NaN may be passed over: it shows in what is subtracted from the maximum.
@@ -237,14 +250,18 @@ struct Softmax {
 
 template <class T, class Line>
 struct LogSoftmax {
-  // (x − top)/T − log Σe
+  // (x − top)/T − log Σe. The largest, whose e is 1, are summed apart: log(1 + the rest) has the digits of a small rest.
   static SOFTKNEE_INLINE void forward(const Line& line, const Slice& s, View<const T> x, View<T> y, float*) {
     const Decay<T> decay(maximum_of(line, x), *s.temperature);
-    double totals[Line::width];
-    sum(line, totals, [&](auto cell, V sum) __attribute__((always_inline)) {
-      return sum + decay(cell.load(x, -infinity));
+    double totals[2][Line::width];
+    sums<2>(line, totals, [&](auto cell, V* sums) __attribute__((always_inline)) {
+      const V value = cell.load(x, -infinity), e = decay(value);
+      const M top = value >= decay.top;
+      sums[0] = add_where(top, sums[0], e);
+      sums[1] = select(top, sums[1], sums[1] + e);
     });
-    const V minus_log = -Math<float>::log(Line::vector_of(totals));
+    const V rest = (Line::vector_of(totals[0]) - V(1.0f)) + Line::vector_of(totals[1]);
+    const V minus_log = -Math<float>::log1p(rest);
     line.each(0, line.steps(), [&](int, auto cell) __attribute__((always_inline)) {
       cell.store(y, fma((cell.load(x) - decay.top) * decay.unit, decay.reciprocal, minus_log));
     });

@@ -50,10 +50,11 @@ format: install  ## mend what lint and format can mend
 accuracy: install  ## how exact every path of every activation is (5 minutes); writes accuracy.json and docs/accuracy.md
 	@$(BIN)/python tools/accuracy.py
 
-bench: install  ## import cost, cost of a call, the kernels, watch's overhead, report size, false alarms; writes benchmarks/results/
+bench: install  ## import cost, cost of a call, the kernels, softmax, watch's overhead, report size, false alarms; writes benchmarks/results/
 	@$(BIN)/python benchmarks/imports.py
 	@$(BIN)/python benchmarks/calls.py
 	@$(BIN)/python benchmarks/cpu.py
+	@$(BIN)/python benchmarks/softmax.py
 	@$(BIN)/python benchmarks/watch.py
 	@$(BIN)/python benchmarks/healthy.py
 	@$(BIN)/python benchmarks/report.py

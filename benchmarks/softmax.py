@@ -1,8 +1,8 @@
 """Softmax and log-softmax with a temperature beside PyTorch's ops: speed-ups by shape and dtype.
 
-    python benchmarks/softmax.py [--quick] [--least]
+    python benchmarks/softmax.py [--compile] [--quick] [--least]
 
-The peers divide and take the softmax, `torch.softmax(x / T, -1)`, eagerly and under torch.compile; float16 and bfloat16
+The peers divide and take the softmax, `torch.softmax(x / T, -1)`, eagerly or under torch.compile; float16 and bfloat16
 round twice there. T is a tensor that learns, whose gradient is wanted with the input's; or the number 1, where eager is
 `torch.softmax(x, -1)` alone. In one process, interleaved: the median of each peer's times, and their ratio (above 1:
 softknee is faster). Inputs are N(0, 1), malloc as the environment tunes it, for all alike. Prints nothing of speed if
@@ -70,6 +70,8 @@ def ways(name: str, dtype: torch.dtype, shape: tuple[int, ...], learns: bool, co
             "eager": lambda x, t: theirs(x, -1),
             "compiled": lambda x, t: compiled[name, False](x),
         }
+    if not compiled:
+        del peers["compiled"]
     leaves = (x.clone().requires_grad_(), temperature.clone().requires_grad_())[: 1 + learns]
 
     def trained(function: Callable[..., Tensor]) -> Callable[[], object]:
@@ -83,6 +85,7 @@ def ways(name: str, dtype: torch.dtype, shape: tuple[int, ...], learns: bool, co
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--compile", action="store_true", help="torch.compile as a third peer")
     parser.add_argument("--quick", action="store_true", help="softmax of two shapes, and no file")
     parser.add_argument("--least", action="store_true", help="least times, for a machine that others use, not medians")
     arguments = parser.parse_args()
@@ -100,11 +103,11 @@ def main() -> int:
         theirs = getattr(torch, name)
         for dtype in DTYPES:
             for shape in SHAPES[1:3] if arguments.quick else SHAPES:
-                torch._dynamo.reset()
-                compiled = {
-                    (name, True): torch.compile(lambda x, t, f=theirs: f(x / t, -1), dynamic=False),
-                    (name, False): torch.compile(lambda x, f=theirs: f(x, -1), dynamic=False),
-                }
+                compiled = {}
+                if arguments.compile:
+                    torch._dynamo.reset()
+                    compiled[name, True] = torch.compile(lambda x, t, f=theirs: f(x / t, -1), dynamic=False)
+                    compiled[name, False] = torch.compile(lambda x, f=theirs: f(x, -1), dynamic=False)
                 for learns in (True, False):
                     word, size = str(dtype).removeprefix("torch."), torch.Size(shape).numel()
                     row: dict[str, object] = {"activation": name, "dtype": word, "shape": shape, "learns": learns}

@@ -313,6 +313,8 @@ def _holds(condition: Condition, values: Mapping[str, Any]) -> bool:
     unseen = torch.compiler.is_compiling() or transformed()
     if unseen or any(t.device.type != "cpu" or is_fake(t) for t in tensors):
         return True
+    if all(t.numel() == 1 for t in tensors):  # as numbers, 2 µs, where three ops on tensors take 20
+        return bool(condition.holds({n: v.item() if isinstance(v, Tensor) else v for n, v in values.items()}))
     return bool(condition.holds(values).all())
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..catalog import Activation
 
 DIRECT = {
-    "expm1", "tanh", "erf", "log", "log1p", "sqrt", "abs", "sign", "maximum", "minimum", "where", "finite",
+    "expm1", "tanh", "erf", "x_phi", "x_phi_times", "x_phi_slope", "log", "log1p", "sqrt", "abs", "sign", "maximum", "minimum", "where", "finite",
 }  # fmt: skip
 AMPLIFYING = {
     "exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times",
@@ -105,15 +105,45 @@ class Simplifier:
             if k.op == "constant" and k.args[0] < 0:  # it is even
                 twice = self.product(MINUS, twice)
             return Expr(op.replace("sech2", "sech2_half"), *args[:-1], twice)
+        if op in ("erfc", "erfc_times") and (gate := self._gate(*args)) is not None:
+            return gate
         if op == "add":
             for a, b in (args, args[::-1]):
                 if (joined := self._joined(a, b)) is not None:
                     return joined
         return Expr(op, *args)
 
+    def _gate(self, *args: Expr) -> Expr | None:
+        """a·x·erfc(−x/√2) as 2a·x·Φ(x), which needs neither −x/√2 nor a branch."""
+        k, x = self.split(args[-1])
+        if len(args) == 1 or not near(k, -math.sqrt(0.5)):
+            return None
+        j, z = self.split(args[0])
+        factors = self._factors(z)
+        if x not in factors:
+            return None
+        factors.remove(x)
+        rest = ONE
+        for factor in factors:
+            rest = self.product(rest, factor)
+        return self.product(
+            self.product(constant(2.0), j), Expr("x_phi", x) if rest is ONE else Expr("x_phi_times", rest, x)
+        )
+
+    def _factors(self, node: Expr) -> list[Expr]:
+        return [node] if node.op != "mul" else [f for part in node.args for f in self._factors(part)]
+
     def _joined(self, a: Expr, b: Expr) -> Expr | None:
-        """a·σ(u) + b·sech²(u/2) as σ(u)·(a + 4b·σ(−u)), whose factors keep their relative accuracy near a root."""
+        """a·σ(u) + b·sech²(u/2) as σ(u)·(a + 4b·σ(−u)), whose factors keep their relative accuracy near a root; and
+        Φ(x) + x·φ(x), φ = Φ′, as (x·Φ(x))′ in one, likewise."""
         (k, z), (j, y) = self.split(a), self.split(b)
+        if z.op == "erfc_times" and y.op == "exp_times":
+            (half, one), (root, x), (r, u) = map(self.split, (z.args[0], y.args[0], z.args[1]))
+            square = self.product(constant(-0.5), self.product(x, x))
+            fits = one is ONE and k is j is ONE and u is x and y.args[1] is square
+            constants = ((half, 0.5), (root, math.sqrt(0.5 / math.pi)), (r, -math.sqrt(0.5)))
+            if fits and all(near(number, value) for number, value in constants):
+                return Expr("x_phi_slope", x)
         pair = z.op.removesuffix("_times") == "sigmoid" and y.op.removesuffix("_times") == "sech2_half"
         if not pair or z.args[-1] is not y.args[-1]:
             return None
@@ -324,6 +354,11 @@ def snapped(value: float) -> float:
     digits, exponent = math.frexp(value)
     near = abs(abs(digits) - 0.5) < 1e-15 or abs(abs(digits) - 1.0) < 1e-15
     return math.copysign(math.ldexp(round(2 * abs(digits)), exponent - 1), value) if near else value
+
+
+def near(number: Expr, value: float) -> bool:
+    """Whether it is this constant but for double's rounding."""
+    return number.op == "constant" and math.isclose(number.args[0], value, rel_tol=1e-15)
 
 
 def directed(value: float, way: str) -> float:

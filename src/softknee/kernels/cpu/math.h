@@ -26,6 +26,15 @@ SOFTKNEE_INLINE V polynomial(const float (&c)[count], V t) {
   return sum;
 }
 
+// first + Σ cₖ·tᵏ, k ≥ 1, of the piece that w numbers
+template <int count>
+SOFTKNEE_INLINE V polynomial(const float (&c)[count][16], V t, V w, V first) {
+  V sum = lookup(c[count - 1], w);
+#pragma GCC unroll 16
+  for (int k = count - 2; k >= 1; --k) sum = fma(sum, t, lookup(c[k], w));
+  return fma(sum, t, first);
+}
+
 // The unevaluated sum of two floats, |lo| ≤ ulp(hi)/2.
 struct Pair {
   V hi, lo;
@@ -39,7 +48,8 @@ struct Pair {
   static constexpr auto& expm1_c = polynomials::expm1_##kind;           \
   static constexpr auto& log1p_c = polynomials::log1p_##kind;           \
   static constexpr auto& atanh_c = polynomials::atanh_##kind;           \
-  static constexpr auto& erfcx_c = polynomials::erfcx_##kind;           \
+  static constexpr auto& gauss_c = polynomials::gauss_##kind;           \
+  static constexpr auto& tail_c = polynomials::tail_##kind;             \
   static constexpr auto& erf_c = polynomials::erf_##kind;
 
 // Wide arithmetic. A product's rounding error is what fma finds; a sum's is Knuth's.
@@ -262,25 +272,58 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return larger(V(0.0f), A::high(u)) + fma(e * e, polynomial<1>(P::log1p_c, e), e);
   }
 
-  // exp(v²)·erfc(v) for 0 ≤ v ≤ 15, 2 ULPs: a polynomial in q = (v − 2)/(v + 2) = 1 − 4t, times t = 1/(v + 2). Float32
-  // amends q and t by what v, the sum and the quotient lost.
-  static SOFTKNEE_INLINE V erfcx(V v) {
-    const V t = V(1.0f) / (v + V(2.0f));
-    return polynomial(P::erfcx_c, fnma(V(4.0f), t, V(1.0f))) * t;
+  // e^(y²/2)·Φ(y) for 0 ≥ y > −20, Φ the normal distribution function: by pieces, without a division. sloped: plus
+  // y/√2π, before anything is rounded to the size of the two, which cancel near y = −0.75.
+  template <bool sloped = false>
+  static SOFTKNEE_INLINE V tail(V y) {
+    const V w = fma(y, V(-0.75f), V(1.0f)), first = lookup(P::tail_c[0], w);
+    const V t = y - lookup(polynomials::tail_centres, w);
+    return polynomial(P::tail_c, t, w, sloped ? fma(y, V(0.39894228f), first) : first);
   }
-  static SOFTKNEE_INLINE V erfcx(Pair v) {
-    const V below = v.hi + V(2.0f), t = V(1.0f) / below;
-    const V lost = fnma(t, (v.hi - (below - V(2.0f))) + v.lo, fnma(t, below, V(1.0f)));
-    const V value = polynomial(P::erfcx_c, fnma(V(4.0f) * t, lost, fnma(V(4.0f), t, V(1.0f)))) * t;
-    return fma(value, lost, value);
+  // −|x|, or where that is farther, where any float32 times Φ is 0
+  static SOFTKNEE_INLINE V left_of(V x) { return larger(V(-19.99f), -abs(x)); }
+  // e^(−y²/2) as factor·2ⁿ for 0 ≥ y > −20. y² = −2n·ln 2 + t
+  static SOFTKNEE_INLINE V gauss(V y, V& n) {
+    const V square = y * y;
+    n = round(square * V(-0.72134752f));
+    V t = fma(n, V(1.38629436f), square);
+    // what y² and the constant lost; the others' squares are exact
+    if constexpr (full) t = t - fma(n, V(3.8093084e-09f), fnma(y, y, square));
+    return polynomial(P::gauss_c, t);
   }
 
-  // a·erfc(u), 3 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left. Beyond 15, where the
-  // polynomial ends, exp(−u²) is 0.
+  // x·Φ(x) = max(x, 0) − |x|·Φ(−|x|)
+  static SOFTKNEE_INLINE V x_phi(V x) {
+    V n;
+    const V y = left_of(x), factor = gauss(y, n);
+    return larger(V(-0.0f), x) + scale(y * tail(y) * factor, n);  // −0 + −0 keeps the sign
+  }
+  // a·x·Φ(x)
+  static SOFTKNEE_INLINE V x_phi_times(V a, V x) {
+    V n;
+    const V y = left_of(x), factor = gauss(y, n);
+    const V left = scale(y * tail(y) * factor * finite_where(all(), a), n);
+    return select(x > V(0.0f), fma(a, x, left), left);
+  }
+  // (x·Φ(x))′ = Φ(x) + x·φ(x) = φ(y)·(tail·√2π + y) on the left, 1 minus that on the right
+  static SOFTKNEE_INLINE V x_phi_slope(V x) {
+    V n;
+    const V y = left_of(x), factor = gauss(y, n);
+    const V left = scale(tail<true>(y) * factor, n);
+    return select(x > V(0.0f), V(1.0f) - left, left);
+  }
+
+  // exp(v²)·erfc(v) for v ≥ 0
+  static SOFTKNEE_INLINE V erfcx(V v) {
+    const V half = tail(larger(V(-19.99f), v * V(-1.41421356f)));
+    return half + half;
+  }
+
+  // a·erfc(u), 3 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left
   template <class U, class S>
   static SOFTKNEE_INLINE V erfc_times(V a, U u, S minus_square) {
     const Power p = decay(minus_square);
-    const V y = erfcx(bounded(A::size_of(u))) * p.half;
+    const V y = erfcx(abs(A::high(u))) * p.half;
     const M right = A::high(u) > V(0.0f);
     return scale(finite_where(right, a) * select(right, y, V(2.0f) - scale(y, p.n)), only(right, p.n));
   }
@@ -288,15 +331,13 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE V erfc(U u, S minus_square) {
     return erfc_times(V(1.0f), u, minus_square);
   }
-  static SOFTKNEE_INLINE V bounded(V v) { return full ? smaller(V(15.0f), v) : v; }  // ∞ may be there: 1/∞ is 0
-  static SOFTKNEE_INLINE Pair bounded(Pair v) { return Pair(bounded(v.hi), only(v.hi < V(15.0f), v.lo)); }
 
   // x·(2/√π + x²·P(x²)) up to 1, then 1 − erfc; 1.5 ULPs
   static SOFTKNEE_INLINE V erf(V x) {
     const V size = abs(x), square = x * x;
     const V near = size * polynomial(P::erf_c, smaller(V(1.0f), square));
     const Power p = decay(A::product(-size, size));
-    const V far = V(1.0f) - scale(erfcx(bounded(A::size_of(size))) * p.half, p.n);
+    const V far = V(1.0f) - scale(erfcx(size) * p.half, p.n);
     return signed_as(select(size < V(1.0f), near, far), x);
   }
 

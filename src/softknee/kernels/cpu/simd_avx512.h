@@ -54,6 +54,9 @@ SOFTKNEE_INLINE V finite_where(M m, V a) {
   // the table answers −∞ (class 4) and +∞ (class 5) with the finite numbers nearest to them, and keeps the rest
   return _mm512_mask_fixupimm_ps(a.v, m.m, a.v, _mm512_set1_epi32(0x00EF0000), 0);
 }
+SOFTKNEE_INLINE V lookup(const float (&table)[16], V w) {
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_castps_si512(w.v), 21), _mm512_load_ps(table));
+}
 // 2ᵉ ≤ |a| < 2ᵉ⁺¹, for a > 0 of any size
 SOFTKNEE_INLINE V exponent(V a) { return _mm512_getexp_ps(a.v); }
 SOFTKNEE_INLINE V mantissa(V a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src); }

@@ -8,6 +8,7 @@
 //   signed_as(a, b)    |a| with b's sign bit
 //   finite_where(m, a) where m, ±∞ becomes the largest finite number of that sign
 //   fma, fnma          a·b + c and −a·b + c, rounded once
+//   lookup(table, w)   the entry whose number is in bits 21 to 24 of w: which quarter of an octave, for four octaves
 #pragma once
 
 namespace softknee {
@@ -92,6 +93,7 @@ SOFTKNEE_INLINE V finite_where(M m, V a) {
   const V largest(0x1.fffffep+127f);
   return select(m, smaller(largest, larger(-largest, a)), a);
 }
+SOFTKNEE_INLINE V lookup(const float (&table)[16], V w) { return V(table[(bits_of(w.v) >> 21) & 15]); }
 // 2ᵉ ≤ |a| < 2ᵉ⁺¹, for a > 0 of any size: subnormal numbers by way of normal ones
 SOFTKNEE_INLINE V raised(V a, V& shift) {
   const M small = a < V(0x1p-126f);

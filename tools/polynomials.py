@@ -57,8 +57,18 @@ def log1p_ratio(t: np.ndarray) -> np.ndarray:
     return np.where(t == 0, 1.0, np.log1p(t) / np.where(t == 0, 1.0, t))
 
 
-def one(t: np.ndarray) -> np.ndarray:
-    return np.ones_like(t)
+EIGHTH = np.pi / 4 + 0.01  # the reduction's quarter is rounded from a rounded product
+SIGNS = [1.0, -1.0] * 9
+
+
+def atan_rest(t: np.ndarray) -> np.ndarray:
+    a = np.sqrt(t)
+    near = series(lambda k: SIGNS[k + 1] / (2 * k + 3), 12)(np.minimum(t, 0.01))
+    return np.where(t < 0.01, near, (np.arctan(a) / np.where(a == 0, 1, a) - 1) / np.where(t == 0, 1, t))
+
+
+def erf_ratio(t: np.ndarray) -> np.ndarray:
+    return np.where(t == 0, 2 / np.pi**0.5, special.erf(np.sqrt(t)) / np.sqrt(np.where(t == 0, 1, t)))
 
 
 FITS = (
@@ -71,9 +81,16 @@ FITS = (
     Fit("log1p", "log(1 + t)/t, 0 ≤ t ≤ 1", log1p_ratio, 0.0, 1.0, (9, 7, 6), lambda t: 1 / log1p_ratio(t), (1.0,)),
     Fit("atanh", "(atanh(s)/s − 1)/s² in t = s², |s| ≤ 3 − √8, relative to atanh(s)/s",
         series(lambda k: 1 / (2 * k + 3), 40), 0.0, (3 - 8**0.5) ** 2, (3, 2, 2), lambda t: t),
-    Fit("erf", "(erf(x)/x − 2/√π) in t = x², |x| ≤ 1, relative to erf(x)/x",
-        lambda t: np.where(t == 0, 2 / np.pi**0.5, special.erf(np.sqrt(t)) / np.sqrt(np.where(t == 0, 1, t))),
-        0.0, 1.0, (7, 6, 5), one),
+    Fit("sin", "(sin(r)/r − 1)/r² in t = r², |r| ≤ π/4, relative to sin(r)/r",
+        series(lambda k: SIGNS[k + 1] / factorial(2 * k + 3), 9),
+        0.0, EIGHTH**2, (2, 2, 1), lambda t: t / series(lambda k: SIGNS[k] / factorial(2 * k + 1), 9)(t)),
+    Fit("cos", "(cos(r) − 1 + r²/2)/r⁴ in t = r², |r| ≤ π/4, relative to cos(r)",
+        series(lambda k: SIGNS[k] / factorial(2 * k + 4), 9),
+        0.0, EIGHTH**2, (2, 2, 1), lambda t: t * t / series(lambda k: SIGNS[k] / factorial(2 * k), 9)(t)),
+    Fit("atan", "(atan(a)/a − 1)/a² in t = a², |a| ≤ 1, relative to atan(a)/a", atan_rest,
+        0.0, 1.0, (8, 6, 5), lambda t: t / (1 + t * atan_rest(t))),
+    Fit("erf", "erf(x)/x − 1 in t = x², |x| ≤ 1, relative to erf(x)/x", lambda t: erf_ratio(t) - 1, 0.0, 1.0, (7, 6, 5),
+        lambda t: 1 / erf_ratio(t)),
 )  # fmt: skip
 
 
@@ -181,7 +198,8 @@ def text() -> str:
         for kind, degree in zip(("full", "half", "bfloat"), each.degrees, strict=True):
             found = [rounded(fit, degree) for _, fit in fits]
             bound = max(error(fit, coefficients) for (_, fit), coefficients in zip(fits, found, strict=True))
-            lines.append(f"alignas(64) constexpr float {each.name}_{kind}[{degree + 1}][16] = {{  // error 2^{np.log2(bound):.1f}")
+            head = f"alignas(64) constexpr float {each.name}_{kind}[{degree + 1}][16]"
+            lines.append(f"{head} = {{  // error 2^{np.log2(bound):.1f}")
             lines += [f"    {{{numbers([c[k] for c in found])}}}," for k in range(degree + 1)]
             lines.append("};")
         lines.append("")

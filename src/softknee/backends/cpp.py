@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from ..catalog import Activation
 
 DIRECT = {
-    "expm1", "tanh", "erf", "x_phi", "x_phi_times", "x_phi_slope", "log", "log1p", "sqrt", "abs", "sign", "maximum", "minimum", "where", "finite",
+    "expm1", "tanh", "atan", "erf", "x_phi", "x_phi_times", "x_phi_slope", "log", "log1p", "sqrt", "abs", "sign",
+    "maximum", "minimum", "where", "finite",
 }  # fmt: skip
 AMPLIFYING = {
     "exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times",
     "sigmoid_slope",
 }  # fmt: skip
+PERIODIC = {"sin", "cos"}  # a large argument's rounding is all that counts, in half precision too
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # x ≤ t for a float x is x ≤ the largest float that is not above t
 DIRECTED = {"lt": "up", "ge": "up", "le": "down", "gt": "down"}
@@ -250,6 +252,8 @@ class Emitter:
             falls = op.startswith("exp") and self.falling(u)
             name = f"decay_{op}" if falls else op
             return f"A::{name}({', '.join([*map(self.value, factor), self.argument(u)])})"
+        if op in PERIODIC:
+            return f"A::{op}({self.argument(args[0], 'A::Exact')})"
         if op in ("maximum", "minimum") and any(map(self.simplify.uniform, args)):
             number, other = args if self.simplify.uniform(args[0]) else reversed(args)
             word = "larger" if op == "maximum" else "smaller"
@@ -299,11 +303,11 @@ class Emitter:
         square = z.op == "abs" or (z.op == "mul" and z.args[0] is z.args[1])
         return square and k.op == "constant" and k.args[0] < 0
 
-    def argument(self, node: Expr) -> str:
+    def argument(self, node: Expr, arithmetic: str = "A") -> str:
         """Of an amplifying primitive: Wide where it is not exact."""
         if self.exact(node):
             return self.value(node)
-        return self.widened(node)
+        return self.widened(node, arithmetic)
 
     def exact(self, node: Expr) -> bool:
         """Whether float32 arithmetic gives it without rounding."""
@@ -312,28 +316,32 @@ class Emitter:
             k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5
         )
 
-    def widened(self, node: Expr) -> str:
-        key = ("wide", node)
+    def widened(self, node: Expr, arithmetic: str = "A") -> str:
+        key = (arithmetic, node)
+
+        def parts(*nodes: Expr) -> str:
+            return ", ".join(self.widened(part, arithmetic) for part in nodes)
+
         if key in self.names:
             return self.names[key]
         if node.op == "constant":
             high = float(np.float32(node.args[0]))
-            return f"A::wide({literal(high)}, {literal(node.args[0] - high)})"
+            return f"{arithmetic}::wide({literal(high)}, {literal(node.args[0] - high)})"
         if self.simplify.uniform(node):
             place = self.slots.place(node, "value")
-            return f"A::wide(u[{place}], u[{place + 1}])"
+            return f"{arithmetic}::wide(u[{place}], u[{place + 1}])"
         k, z = self.simplify.split(node)
         if z.op == "mul" and k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5 and k is not ONE:
             left = self.simplify.product(k, z.args[0])
-            return self._named(key, f"A::product({self.widened(left)}, {self.widened(z.args[1])})", "auto")
+            return self._named(key, f"{arithmetic}::product({parts(left, z.args[1])})", "auto")
         if node.op in ("mul", "add") and not self.exact(node):
             word = "product" if node.op == "mul" else "sum"
-            return self._named(key, f"A::{word}({', '.join(map(self.widened, node.args))})", "auto")
+            return self._named(key, f"{arithmetic}::{word}({parts(*node.args)})", "auto")
         if node.op == "sub":
             right = self.simplify.product(MINUS, node.args[1])
-            return self._named(key, f"A::sum({self.widened(node.args[0])}, {self.widened(right)})", "auto")
+            return self._named(key, f"{arithmetic}::sum({parts(node.args[0], right)})", "auto")
         if node.op == "neg" and not self.exact(node):
-            return self._named(key, f"A::minus({self.widened(node.args[0])})", "auto")
+            return self._named(key, f"{arithmetic}::minus({parts(node.args[0])})", "auto")
         return self.value(node)
 
 

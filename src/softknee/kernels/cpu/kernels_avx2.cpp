@@ -4,3 +4,4 @@
 #include "kernels_body.h"
 
 const softknee::Loops* const softknee::loops_avx2 = softknee::avx2::table;
+const softknee::Primitive* const softknee::primitives_avx2 = softknee::avx2::primitives;

@@ -4,3 +4,4 @@
 #include "kernels_body.h"
 
 const softknee::Loops* const softknee::loops_avx512 = softknee::avx512::table;
+const softknee::Primitive* const softknee::primitives_avx512 = softknee::avx512::primitives;

@@ -2,6 +2,7 @@
 #include "math.h"
 #include "loops.h"
 #include "activations.h"
+#include "primitives.h"
 
 namespace softknee {
 namespace SOFTKNEE_ISA {

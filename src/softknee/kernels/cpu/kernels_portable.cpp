@@ -4,3 +4,4 @@
 #include "kernels_body.h"
 
 const softknee::Loops* const softknee::loops_portable = softknee::portable::table;
+const softknee::Primitive* const softknee::primitives_portable = softknee::portable::primitives;

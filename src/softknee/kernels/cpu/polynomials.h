@@ -29,10 +29,25 @@ constexpr float atanh_full[] = {0.3333333f, 0.20000486f, 0.14249393f, 0.12139627
 constexpr float atanh_half[] = {0.33333388f, 0.19988792f, 0.14935398f};  // error 2^-30.2
 constexpr float atanh_bfloat[] = {0.33333388f, 0.19988792f, 0.14935398f};  // error 2^-30.2
 
-// (erf(x)/x − 2/√π) in t = x², |x| ≤ 1, relative to erf(x)/x
-constexpr float erf_full[] = {1.1283792f, -0.37613207f, 0.11292796f, -0.02740224f, 0.006745162f, -0.003071517f, 0.0017215747f, -0.0004673503f};  // error 2^-24.0
-constexpr float erf_half[] = {1.1283791f, -0.37612203f, 0.11278688f, -0.026646266f, 0.0047902917f, -0.0004488772f, -3.8368784e-05f};  // error 2^-24.0
-constexpr float erf_bfloat[] = {1.1283791f, -0.37612247f, 0.11279623f, -0.026697123f, 0.0049024587f, -0.0005574331f};  // error 2^-24.0
+// (sin(r)/r − 1)/r² in t = r², |r| ≤ π/4, relative to sin(r)/r
+constexpr float sin_full[] = {-0.16666654f, 0.008332104f, -0.00019507448f};  // error 2^-27.8
+constexpr float sin_half[] = {-0.16666654f, 0.008332104f, -0.00019507448f};  // error 2^-27.8
+constexpr float sin_bfloat[] = {-0.16663219f, 0.00815892f};  // error 2^-18.9
+
+// (cos(r) − 1 + r²/2)/r⁴ in t = r², |r| ≤ π/4, relative to cos(r)
+constexpr float cos_full[] = {0.041666646f, -0.0013887294f, 2.4429415e-05f};  // error 2^-32.7
+constexpr float cos_half[] = {0.041666646f, -0.0013887294f, 2.4429415e-05f};  // error 2^-32.7
+constexpr float cos_bfloat[] = {0.041660774f, -0.0013642471f};  // error 2^-23.4
+
+// (atan(a)/a − 1)/a² in t = a², |a| ≤ 1, relative to atan(a)/a
+constexpr float atan_full[] = {-0.333333f, 0.19998531f, -0.14264052f, 0.10951175f, -0.08400475f, 0.057906546f, -0.031127002f, 0.010887361f, -0.0017875476f};  // error 2^-28.5
+constexpr float atan_half[] = {-0.33332393f, 0.19974229f, -0.14041407f, 0.09968682f, -0.06020597f, 0.024736002f, -0.004823059f};  // error 2^-23.1
+constexpr float atan_bfloat[] = {-0.3332849f, 0.19897866f, -0.13544545f, 0.08484041f, -0.03779614f, 0.0081061665f};  // error 2^-20.4
+
+// erf(x)/x − 1 in t = x², |x| ≤ 1, relative to erf(x)/x
+constexpr float erf_full[] = {0.12837917f, -0.3761263f, 0.112836316f, -0.026856495f, 0.005195796f, -0.0008117626f, 8.62346e-05f, -2.1722183e-06f};  // error 2^-30.0
+constexpr float erf_half[] = {0.12837917f, -0.37612626f, 0.11283579f, -0.026853347f, 0.005187162f, -0.0007997853f, 7.806903e-05f};  // error 2^-29.4
+constexpr float erf_bfloat[] = {0.12837912f, -0.37612322f, 0.112801515f, -0.026710577f, 0.0049167555f, -0.00056283426f};  // error 2^-24.6
 
 // e^(y²/2)·Φ(y), −20 < y ≤ 0, Φ the normal distribution function: a row of sixteen pieces' centres, then of each power's coefficients
 alignas(64) constexpr float tail_centres[16] = {-1.6666589f, -2.3332982f, -2.9999907f, -3.6667044f, -4.666627f, -6.0000467f, -7.333342f, -8.66661f, -10.666709f, -13.333483f, -15.9998665f, -18.66659f, -0.16666919f, -0.4999926f, -0.83334154f, -1.1666672f};

@@ -48,6 +48,7 @@ SOFTKNEE_INLINE M operator>(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {_mm256_and_ps(a.m, b.m)}; }
+SOFTKNEE_INLINE bool any(M a) { return _mm256_movemask_ps(a.m) != 0; }
 SOFTKNEE_INLINE M all() { return {_mm256_castsi256_ps(_mm256_set1_epi32(-1))}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm256_blendv_ps(b.v, a.v, m.m); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm256_and_ps(m.m, a.v); }

@@ -40,6 +40,7 @@ SOFTKNEE_INLINE M operator>(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+SOFTKNEE_INLINE bool any(M a) { return a.m != 0; }
 SOFTKNEE_INLINE M all() { return {0xffff}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm512_maskz_mov_ps(m.m, a.v); }

@@ -82,6 +82,7 @@ SOFTKNEE_INLINE M operator>(V a, V b) { return {a.v > b.v}; }
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {a.v >= b.v}; }
 SOFTKNEE_INLINE M unordered(V a) { return {!(a.v == a.v)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {a.m && b.m}; }
+SOFTKNEE_INLINE bool any(M a) { return a.m; }
 SOFTKNEE_INLINE M all() { return {true}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return V(m.m ? a.v : b.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return V(m.m ? a.v : 0.0f); }

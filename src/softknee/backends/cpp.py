@@ -319,7 +319,7 @@ class Emitter:
     def widened(self, node: Expr, arithmetic: str = "A") -> str:
         key = (arithmetic, node)
 
-        def parts(*nodes: Expr) -> str:
+        def wide(*nodes: Expr) -> str:
             return ", ".join(self.widened(part, arithmetic) for part in nodes)
 
         if key in self.names:
@@ -333,15 +333,15 @@ class Emitter:
         k, z = self.simplify.split(node)
         if z.op == "mul" and k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5 and k is not ONE:
             left = self.simplify.product(k, z.args[0])
-            return self._named(key, f"{arithmetic}::product({parts(left, z.args[1])})", "auto")
+            return self._named(key, f"{arithmetic}::product({wide(left, z.args[1])})", "auto")
         if node.op in ("mul", "add") and not self.exact(node):
             word = "product" if node.op == "mul" else "sum"
-            return self._named(key, f"{arithmetic}::{word}({parts(*node.args)})", "auto")
+            return self._named(key, f"{arithmetic}::{word}({wide(*node.args)})", "auto")
         if node.op == "sub":
             right = self.simplify.product(MINUS, node.args[1])
-            return self._named(key, f"{arithmetic}::sum({parts(node.args[0], right)})", "auto")
+            return self._named(key, f"{arithmetic}::sum({wide(node.args[0], right)})", "auto")
         if node.op == "neg" and not self.exact(node):
-            return self._named(key, f"{arithmetic}::minus({parts(node.args[0])})", "auto")
+            return self._named(key, f"{arithmetic}::minus({wide(node.args[0])})", "auto")
         return self.value(node)
 
 

@@ -36,7 +36,7 @@ def units() -> dict[str, list[str]]:
     sets = {**(X86 if platform.machine() in ("x86_64", "AMD64") else {}), "portable": []}
     loops = {f"kernels_{name}": [*LOOPS, *options] for name, options in sets.items()}
     operators = [f"-isystem{include}", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
-    return {**loops, "library": operators, "softmax": operators}
+    return {**loops, "primitives": [], "library": operators, "softmax": operators}
 
 
 class Kernels(build_ext):

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from ..catalog import Activation
 
 DIRECT = {
-    "expm1", "tanh", "erf", "log", "log1p", "sqrt", "abs", "sign", "maximum", "minimum", "where", "finite",
+    "expm1", "tanh", "atan", "erf", "x_phi", "x_phi_times", "x_phi_slope", "log", "log1p", "sqrt", "abs", "sign",
+    "maximum", "minimum", "where", "finite",
 }  # fmt: skip
 AMPLIFYING = {
     "exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times",
     "sigmoid_slope",
 }  # fmt: skip
+PERIODIC = {"sin", "cos"}  # a large argument's rounding is all that counts, in half precision too
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # x ≤ t for a float x is x ≤ the largest float that is not above t
 DIRECTED = {"lt": "up", "ge": "up", "le": "down", "gt": "down"}
@@ -105,15 +107,45 @@ class Simplifier:
             if k.op == "constant" and k.args[0] < 0:  # it is even
                 twice = self.product(MINUS, twice)
             return Expr(op.replace("sech2", "sech2_half"), *args[:-1], twice)
+        if op in ("erfc", "erfc_times") and (gate := self._gate(*args)) is not None:
+            return gate
         if op == "add":
             for a, b in (args, args[::-1]):
                 if (joined := self._joined(a, b)) is not None:
                     return joined
         return Expr(op, *args)
 
+    def _gate(self, *args: Expr) -> Expr | None:
+        """a·x·erfc(−x/√2) as 2a·x·Φ(x), which needs neither −x/√2 nor a branch."""
+        k, x = self.split(args[-1])
+        if len(args) == 1 or not near(k, -math.sqrt(0.5)):
+            return None
+        j, z = self.split(args[0])
+        factors = self._factors(z)
+        if x not in factors:
+            return None
+        factors.remove(x)
+        rest = ONE
+        for factor in factors:
+            rest = self.product(rest, factor)
+        return self.product(
+            self.product(constant(2.0), j), Expr("x_phi", x) if rest is ONE else Expr("x_phi_times", rest, x)
+        )
+
+    def _factors(self, node: Expr) -> list[Expr]:
+        return [node] if node.op != "mul" else [f for part in node.args for f in self._factors(part)]
+
     def _joined(self, a: Expr, b: Expr) -> Expr | None:
-        """a·σ(u) + b·sech²(u/2) as σ(u)·(a + 4b·σ(−u)), whose factors keep their relative accuracy near a root."""
+        """a·σ(u) + b·sech²(u/2) as σ(u)·(a + 4b·σ(−u)), whose factors keep their relative accuracy near a root; and
+        Φ(x) + x·φ(x), φ = Φ′, as (x·Φ(x))′ in one, likewise."""
         (k, z), (j, y) = self.split(a), self.split(b)
+        if z.op == "erfc_times" and y.op == "exp_times":
+            (half, one), (root, x), (r, u) = map(self.split, (z.args[0], y.args[0], z.args[1]))
+            square = self.product(constant(-0.5), self.product(x, x))
+            fits = one is ONE and k is j is ONE and u is x and y.args[1] is square
+            constants = ((half, 0.5), (root, math.sqrt(0.5 / math.pi)), (r, -math.sqrt(0.5)))
+            if fits and all(near(number, value) for number, value in constants):
+                return Expr("x_phi_slope", x)
         pair = z.op.removesuffix("_times") == "sigmoid" and y.op.removesuffix("_times") == "sech2_half"
         if not pair or z.args[-1] is not y.args[-1]:
             return None
@@ -220,6 +252,8 @@ class Emitter:
             falls = op.startswith("exp") and self.falling(u)
             name = f"decay_{op}" if falls else op
             return f"A::{name}({', '.join([*map(self.value, factor), self.argument(u)])})"
+        if op in PERIODIC:
+            return f"A::{op}({self.argument(args[0], 'A::Exact')})"
         if op in ("maximum", "minimum") and any(map(self.simplify.uniform, args)):
             number, other = args if self.simplify.uniform(args[0]) else reversed(args)
             word = "larger" if op == "maximum" else "smaller"
@@ -269,11 +303,11 @@ class Emitter:
         square = z.op == "abs" or (z.op == "mul" and z.args[0] is z.args[1])
         return square and k.op == "constant" and k.args[0] < 0
 
-    def argument(self, node: Expr) -> str:
+    def argument(self, node: Expr, arithmetic: str = "A") -> str:
         """Of an amplifying primitive: Wide where it is not exact."""
         if self.exact(node):
             return self.value(node)
-        return self.widened(node)
+        return self.widened(node, arithmetic)
 
     def exact(self, node: Expr) -> bool:
         """Whether float32 arithmetic gives it without rounding."""
@@ -282,28 +316,32 @@ class Emitter:
             k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5
         )
 
-    def widened(self, node: Expr) -> str:
-        key = ("wide", node)
+    def widened(self, node: Expr, arithmetic: str = "A") -> str:
+        key = (arithmetic, node)
+
+        def wide(*nodes: Expr) -> str:
+            return ", ".join(self.widened(part, arithmetic) for part in nodes)
+
         if key in self.names:
             return self.names[key]
         if node.op == "constant":
             high = float(np.float32(node.args[0]))
-            return f"A::wide({literal(high)}, {literal(node.args[0] - high)})"
+            return f"{arithmetic}::wide({literal(high)}, {literal(node.args[0] - high)})"
         if self.simplify.uniform(node):
             place = self.slots.place(node, "value")
-            return f"A::wide(u[{place}], u[{place + 1}])"
+            return f"{arithmetic}::wide(u[{place}], u[{place + 1}])"
         k, z = self.simplify.split(node)
         if z.op == "mul" and k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5 and k is not ONE:
             left = self.simplify.product(k, z.args[0])
-            return self._named(key, f"A::product({self.widened(left)}, {self.widened(z.args[1])})", "auto")
+            return self._named(key, f"{arithmetic}::product({wide(left, z.args[1])})", "auto")
         if node.op in ("mul", "add") and not self.exact(node):
             word = "product" if node.op == "mul" else "sum"
-            return self._named(key, f"A::{word}({', '.join(map(self.widened, node.args))})", "auto")
+            return self._named(key, f"{arithmetic}::{word}({wide(*node.args)})", "auto")
         if node.op == "sub":
             right = self.simplify.product(MINUS, node.args[1])
-            return self._named(key, f"A::sum({self.widened(node.args[0])}, {self.widened(right)})", "auto")
+            return self._named(key, f"{arithmetic}::sum({wide(node.args[0], right)})", "auto")
         if node.op == "neg" and not self.exact(node):
-            return self._named(key, f"A::minus({self.widened(node.args[0])})", "auto")
+            return self._named(key, f"{arithmetic}::minus({wide(node.args[0])})", "auto")
         return self.value(node)
 
 
@@ -324,6 +362,11 @@ def snapped(value: float) -> float:
     digits, exponent = math.frexp(value)
     near = abs(abs(digits) - 0.5) < 1e-15 or abs(abs(digits) - 1.0) < 1e-15
     return math.copysign(math.ldexp(round(2 * abs(digits)), exponent - 1), value) if near else value
+
+
+def near(number: Expr, value: float) -> bool:
+    """Whether it is this constant but for double's rounding."""
+    return number.op == "constant" and math.isclose(number.args[0], value, rel_tol=1e-15)
 
 
 def directed(value: float, way: str) -> float:

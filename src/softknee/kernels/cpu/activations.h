@@ -499,24 +499,14 @@ struct silu {
 struct gelu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = V(-0.5f) * x;
-    const auto t1 = A::product(t0, x);
-    const V t2 = V(0.5f) * x;
-    const auto t3 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), x);
-    const V t4 = A::erfc_times(t2, t3, t1);
-    return t4;
+    const V t0 = A::x_phi(x);
+    return t0;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(-0.5f) * x;
-    const auto t1 = A::product(t0, x);
-    const auto t2 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), x);
-    const V t3 = A::erfc_times(V(0.5f), t2, t1);
-    const V t4 = V(0.3989423f) * x;
-    const V t5 = A::decay_exp_times(t4, t1);
-    const V t6 = t3 + t5;
-    const V t7 = grad * t6;
-    return t7;
+    const V t0 = A::x_phi_slope(x);
+    const V t1 = grad * t0;
+    return t1;
   }
 };
 
@@ -796,27 +786,16 @@ struct reglu {
 struct geglu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
-    const V t0 = V(-0.5f) * gate;
-    const auto t1 = A::product(t0, gate);
-    const V t2 = V(0.5f) * gate * up;
-    const auto t3 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), gate);
-    const V t4 = A::erfc_times(t2, t3, t1);
-    return t4;
+    const V t0 = A::x_phi_times(up, gate);
+    return t0;
   }
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = V(-0.5f) * gate;
-    const auto t1 = A::product(t0, gate);
-    const auto t2 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), gate);
-    const V t3 = A::erfc_times(V(0.5f), t2, t1);
-    const V t4 = V(0.3989423f) * gate;
-    const V t5 = A::decay_exp_times(t4, t1);
-    const V t6 = t3 + t5;
-    const V t7 = grad * t6 * up;
-    const V t8 = V(0.5f) * grad * gate;
-    const V t9 = A::erfc_times(t8, t2, t1);
-    of_gate = t7;
-    of_up = t9;
+    const V t0 = A::x_phi_slope(gate);
+    const V t1 = grad * t0 * up;
+    const V t2 = A::x_phi_times(grad, gate);
+    of_gate = t1;
+    of_up = t2;
   }
 };
 

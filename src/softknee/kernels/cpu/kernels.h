@@ -25,9 +25,19 @@ struct Loops {
   Loop* backward[kinds];  // inputs grad, x → grad·f′; or grad, gate, up → both
 };
 
+// A primitive of math.h by itself.
+struct Primitive {
+  const char* name;  // null after the last
+  Loop* loops[kinds];
+};
+
 // By the activation's index in parameters.h.
 extern const Loops* const loops_avx512;
 extern const Loops* const loops_avx2;
 extern const Loops* const loops_portable;
+
+extern const Primitive* const primitives_avx512;
+extern const Primitive* const primitives_avx2;
+extern const Primitive* const primitives_portable;
 
 }  // namespace softknee

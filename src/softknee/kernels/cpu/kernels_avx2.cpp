@@ -5,3 +5,4 @@
 
 const softknee::Loops* const softknee::loops_avx2 = softknee::avx2::table;
 const softknee::SliceLoops* const softknee::normalizers_avx2 = softknee::avx2::normalizers;
+const softknee::Primitive* const softknee::primitives_avx2 = softknee::avx2::primitives;

@@ -5,3 +5,4 @@
 
 const softknee::Loops* const softknee::loops_avx512 = softknee::avx512::table;
 const softknee::SliceLoops* const softknee::normalizers_avx512 = softknee::avx512::normalizers;
+const softknee::Primitive* const softknee::primitives_avx512 = softknee::avx512::primitives;

@@ -4,6 +4,7 @@
 #include "activations.h"
 #include "slices.h"
 #include "softmax.h"
+#include "primitives.h"
 
 namespace softknee {
 namespace SOFTKNEE_ISA {

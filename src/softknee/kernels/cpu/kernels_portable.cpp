@@ -5,3 +5,4 @@
 
 const softknee::Loops* const softknee::loops_portable = softknee::portable::table;
 const softknee::SliceLoops* const softknee::normalizers_portable = softknee::portable::normalizers;
+const softknee::Primitive* const softknee::primitives_portable = softknee::portable::primitives;

@@ -1,8 +1,9 @@
 // The primitives of the op table over a vector of floats, each written once, for every instruction set.
 //
 // Math<T> is accurate for results rounded to T: to about 2 ULPs of float32, or to a few thousandths of a ULP of
-// float16 or bfloat16, for which shorter polynomials do. Errors are in ULPs of float32, the sum of what each step rounds,
-// wherever the result is a normal number; what is measured and enforced are the activations' (accuracy.json).
+// float16 or bfloat16, for which shorter polynomials do. Errors are in ULPs of float32, wherever the result is a normal
+// number; tests/kernels/test_primitives.py reads them here and holds each instruction set to them. A function without a
+// figure is part of another or a form of it.
 //
 // A Wide number is the argument of a function that amplifies relative errors of its argument, as exp does in its
 // tails (by 88, near underflow): float32 keeps the rounding error beside the rounded value, the others do without.
@@ -26,6 +27,15 @@ SOFTKNEE_INLINE V polynomial(const float (&c)[count], V t) {
   return sum;
 }
 
+// first + Σ cₖ·tᵏ, k ≥ 1, of the piece that w numbers
+template <int count>
+SOFTKNEE_INLINE V polynomial(const float (&c)[count][16], V t, V w, V first) {
+  V sum = lookup(c[count - 1], w);
+#pragma GCC unroll 16
+  for (int k = count - 2; k >= 1; --k) sum = fma(sum, t, lookup(c[k], w));
+  return fma(sum, t, first);
+}
+
 // The unevaluated sum of two floats, |lo| ≤ ulp(hi)/2.
 struct Pair {
   V hi, lo;
@@ -39,7 +49,11 @@ struct Pair {
   static constexpr auto& expm1_c = polynomials::expm1_##kind;           \
   static constexpr auto& log1p_c = polynomials::log1p_##kind;           \
   static constexpr auto& atanh_c = polynomials::atanh_##kind;           \
-  static constexpr auto& erfcx_c = polynomials::erfcx_##kind;           \
+  static constexpr auto& gauss_c = polynomials::gauss_##kind;           \
+  static constexpr auto& tail_c = polynomials::tail_##kind;             \
+  static constexpr auto& sin_c = polynomials::sin_##kind;               \
+  static constexpr auto& cos_c = polynomials::cos_##kind;               \
+  static constexpr auto& atan_c = polynomials::atan_##kind;             \
   static constexpr auto& erf_c = polynomials::erf_##kind;
 
 // Wide arithmetic. A product's rounding error is what fma finds; a sum's is Knuth's.
@@ -129,9 +143,33 @@ struct Power {
   V half, n;
 };
 
+// x = k·π/2 + r with |r| ≤ π/4, for any x: k modulo 4, and r to 2⁻⁶⁰. x·2/π modulo 4 in whole numbers: x = m·2ᵉ, and the
+// bits of 2/π that count are the 96 after the first e − 2, since those multiply m·2ᵉ to multiples of 4.
+__attribute__((noinline)) static double reduced_far(float x, float& k) {
+  // 2⁻³²·2/π, a word of 32 bits after the other
+  static constexpr uint32_t words[] = {0x00000000u, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u,
+                                       0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu};
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  const int e = static_cast<int>((bits >> 23) & 0xff) - 150;
+  if (e == 105) return x - x;  // ±∞ and NaN
+  const uint64_t m = (bits & 0x007fffffu) | 0x00800000u;
+  const int skipped = e + 30, shift = skipped % 32;
+  const uint32_t* w = words + skipped / 32;
+  const uint64_t first = static_cast<uint64_t>(w[0]) << 32 | w[1], second = static_cast<uint64_t>(w[2]) << 32 | w[3];
+  const uint64_t high = shift ? first << shift | second >> (64 - shift) : first, low = (second << shift) >> 32;
+  const uint64_t part = m * high + (m * low >> 32);  // of 2⁶⁴ for 4 quarters
+  const uint64_t quarter = (part + (uint64_t{1} << 61)) >> 62;
+  const double r = static_cast<double>(static_cast<int64_t>(part - (quarter << 62))) * 0x1.921fb54442d18p-62;
+  const bool negative = bits >> 31;
+  k = negative ? -static_cast<float>(quarter) : static_cast<float>(quarter);
+  return negative ? -r : r;
+}
+
 template <class T>
 struct Math : Arithmetic<T>, Polynomials<T> {
   using A = Arithmetic<T>;
+  using Exact = Arithmetic<float>;  // for arguments that every T must know exactly
   using P = Polynomials<T>;
   using Wide = typename A::Wide;
   static constexpr bool full = sizeof(T) == 4;
@@ -196,7 +234,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     const V below = V(1.0f) + scale(p.half, p.n);
     return scale(finite_where(left, a) * select(left, p.half, V(1.0f)) / below, only(left, p.n));
   }
-  // 2 ULPs
+  // 2.5 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sigmoid(U u) {
     return logistic(decay(A::minus_size(u)), A::high(u) < V(0.0f));
@@ -219,7 +257,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return scale(finite_where(left, inner) * select(left, p.half, V(1.0f)) / below, only(left, p.n));
   }
 
-  // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 3 ULPs
+  // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 4 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sech2_half_times(V a, U w) {
     const Power p = decay(A::minus_size(w));
@@ -235,7 +273,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // it counts. 1.5 ULPs. Halves, since 2ⁿ may overflow where the result does not.
   static SOFTKNEE_INLINE V expm1(V u) {
     V n;
-    const V r = reduced(smaller(V(farthest), larger(V(-farthest), u)), n);
+    const V r = reduced(smaller(V(89.0f), larger(V(-farthest), u)), n);  // from 88.8 on it is ∞, and 2ⁿ⁻¹ is not
     const V q = fma(r * r, polynomial(P::expm1_c, r), r);
     const V size = scale(V(0.5f), n), halved = fma(size, q, size - V(0.5f));
     return signed_as(halved + halved, u);
@@ -262,25 +300,60 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return larger(V(0.0f), A::high(u)) + fma(e * e, polynomial<1>(P::log1p_c, e), e);
   }
 
-  // exp(v²)·erfc(v) for 0 ≤ v ≤ 15, 2 ULPs: a polynomial in q = (v − 2)/(v + 2) = 1 − 4t, times t = 1/(v + 2). Float32
-  // amends q and t by what v, the sum and the quotient lost.
-  static SOFTKNEE_INLINE V erfcx(V v) {
-    const V t = V(1.0f) / (v + V(2.0f));
-    return polynomial(P::erfcx_c, fnma(V(4.0f), t, V(1.0f))) * t;
+  // e^(y²/2)·Φ(y) for 0 ≥ y > −20, Φ the normal distribution function: by pieces, without a division. sloped: plus
+  // y/√2π, before anything is rounded to the size of the two, which cancel near y = −0.75.
+  template <bool sloped = false>
+  static SOFTKNEE_INLINE V tail(V y) {
+    const V w = fma(y, V(-0.75f), V(1.0f)), first = lookup(P::tail_c[0], w);
+    const V t = y - lookup(polynomials::tail_centres, w);
+    return polynomial(P::tail_c, t, w, sloped ? fma(y, V(0.39894228f), first) : first);
   }
-  static SOFTKNEE_INLINE V erfcx(Pair v) {
-    const V below = v.hi + V(2.0f), t = V(1.0f) / below;
-    const V lost = fnma(t, (v.hi - (below - V(2.0f))) + v.lo, fnma(t, below, V(1.0f)));
-    const V value = polynomial(P::erfcx_c, fnma(V(4.0f) * t, lost, fnma(V(4.0f), t, V(1.0f)))) * t;
-    return fma(value, lost, value);
+  // −|x|, or where that is farther, where any float32 times Φ is 0
+  static SOFTKNEE_INLINE V left_of(V x) { return larger(V(-19.99f), -abs(x)); }
+  // e^(−y²/2) as factor·2ⁿ for 0 ≥ y > −20. y² = −2n·ln 2 + t
+  static SOFTKNEE_INLINE V gauss(V y, V& n) {
+    const V square = y * y;
+    n = round(square * V(-0.72134752f));
+    V t = fma(n, V(1.38629436f), square);
+    // what y² and the constant lost; the others' squares are exact
+    if constexpr (full) t = t - fma(n, V(3.8093084e-09f), fnma(y, y, square));
+    return polynomial(P::gauss_c, t);
   }
 
-  // a·erfc(u), 3 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left. Beyond 15, where the
-  // polynomial ends, exp(−u²) is 0.
+  // x·Φ(x) = max(x, 0) − |x|·Φ(−|x|), 3 ULPs. Sixteen floats take 18 cycles at 2.6 GHz (Zen 4); by erfc, with
+  // a division and selections, 32.
+  static SOFTKNEE_INLINE V x_phi(V x) {
+    V n;
+    const V y = left_of(x), factor = gauss(y, n);
+    return larger(V(-0.0f), x) + scale(y * tail(y) * factor, n);  // −0 + −0 keeps the sign
+  }
+  // a·x·Φ(x)
+  static SOFTKNEE_INLINE V x_phi_times(V a, V x) {
+    V n;
+    const V y = left_of(x), factor = gauss(y, n);
+    const V left = scale(y * tail(y) * factor * finite_where(all(), a), n);
+    return select(x > V(0.0f), fma(a, x, left), left);
+  }
+  // (x·Φ(x))′ = Φ(x) + x·φ(x) = e^(−y²/2)·(tail + y/√2π) on the left, 1 minus that on the right: 4 ULPs, of 2⁻⁴ where
+  // it is smaller
+  static SOFTKNEE_INLINE V x_phi_slope(V x) {
+    V n;
+    const V y = left_of(x), factor = gauss(y, n);
+    const V left = scale(tail<true>(y) * factor, n);
+    return select(x > V(0.0f), V(1.0f) - left, left);
+  }
+
+  // exp(v²)·erfc(v) for v ≥ 0
+  static SOFTKNEE_INLINE V erfcx(V v) {
+    const V half = tail(larger(V(-19.99f), v * V(-1.41421356f)));
+    return half + half;
+  }
+
+  // a·erfc(u), 3.5 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left
   template <class U, class S>
   static SOFTKNEE_INLINE V erfc_times(V a, U u, S minus_square) {
     const Power p = decay(minus_square);
-    const V y = erfcx(bounded(A::size_of(u))) * p.half;
+    const V y = erfcx(abs(A::high(u))) * p.half;
     const M right = A::high(u) > V(0.0f);
     return scale(finite_where(right, a) * select(right, y, V(2.0f) - scale(y, p.n)), only(right, p.n));
   }
@@ -288,16 +361,63 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE V erfc(U u, S minus_square) {
     return erfc_times(V(1.0f), u, minus_square);
   }
-  static SOFTKNEE_INLINE V bounded(V v) { return full ? smaller(V(15.0f), v) : v; }  // ∞ may be there: 1/∞ is 0
-  static SOFTKNEE_INLINE Pair bounded(Pair v) { return Pair(bounded(v.hi), only(v.hi < V(15.0f), v.lo)); }
 
-  // x·(2/√π + x²·P(x²)) up to 1, then 1 − erfc; 1.5 ULPs
+  // x + x·P(x²) up to 1, then 1 − erfc; 1.5 ULPs
   static SOFTKNEE_INLINE V erf(V x) {
     const V size = abs(x), square = x * x;
-    const V near = size * polynomial(P::erf_c, smaller(V(1.0f), square));
+    const V near = fma(size, polynomial(P::erf_c, smaller(V(1.0f), square)), size);
     const Power p = decay(A::product(-size, size));
-    const V far = V(1.0f) - scale(erfcx(bounded(A::size_of(size))) * p.half, p.n);
+    const V far = V(1.0f) - scale(erfcx(size) * p.half, p.n);
     return signed_as(select(size < V(1.0f), near, far), x);
+  }
+
+  // x = k·π/2 + r, |r| ≤ π/4, k whole, or modulo 4. Cody and Waite's: k·π/2 in three parts, of which the first is
+  // subtracted exactly. From 2¹⁷ on, where that ends, by number.
+  static SOFTKNEE_INLINE V reduced_quarter(Pair x, V& k) {
+    k = round(x.hi * V(0.636619772f));
+    V r = fma(k, V(4.371139e-08f), fma(k, V(-1.57079637f), x.hi)) + fma(k, V(1.7151245e-15f), x.lo);
+    const M far = abs(x.hi) >= V(0x1p17f);
+    if (any(far)) {
+      float hi[lanes], lo[lanes], number[lanes], rest[lanes];
+      store(hi, x.hi), store(lo, x.lo), store(number, k), store(rest, r);
+      for (int i = 0; i < lanes; ++i) {
+        if (__builtin_fabsf(hi[i]) >= 0x1p17f) rest[i] = static_cast<float>(reduced_far(hi[i], number[i]) + lo[i]);
+      }
+      r = load(rest), k = load(number);
+    }
+    return r;
+  }
+  // sin(k·π/2 + r)
+  static SOFTKNEE_INLINE V sin_from(V k, V r) {
+    const V t = r * r, q = fnma(V(4.0f), round(k * V(0.25f)), k);  // −2 to 2
+    const V s = fma(r * t, polynomial(P::sin_c, t), r);
+    const V c = fma(t * t, polynomial(P::cos_c, t), fma(t, V(-0.5f), V(1.0f)));
+    const M odd = abs(abs(q) - V(1.0f)) < V(0.5f);
+    return select(odd, q * c, (V(1.0f) - abs(q)) * s);
+  }
+  // 1.75 ULPs, x of any size
+  template <class U>
+  static SOFTKNEE_INLINE V sin(U u) {
+    V k;
+    const Pair x(u);
+    const V r = reduced_quarter(x, k);
+    return select(abs(x.hi) < V(0x1p-13f), x.hi, sin_from(k, r));  // keeps −0
+  }
+  // 1.75 ULPs, x of any size
+  template <class U>
+  static SOFTKNEE_INLINE V cos(U u) {
+    V k;
+    const V r = reduced_quarter(Pair(u), k);
+    return sin_from(k + V(1.0f), r);
+  }
+
+  // a + a³·P(a²) up to 1, then π/2 − atan(1/x), 1.5 ULPs
+  static SOFTKNEE_INLINE V atan(V x) {
+    const V size = abs(x);
+    const M far = size > V(1.0f);
+    const V a = select(far, V(-1.0f) / size, size), t = a * a;
+    const V value = fma(a * t, polynomial(P::atan_c, t), a);
+    return signed_as(select(far, V(1.57079637f) + (value - V(4.371139e-08f)), value), x);
   }
 
   // x = 2ᵉ·m with √½ ≤ m < √2: e·ln 2 + 2·atanh((m − 1)/(m + 1)), 1 ULP
@@ -311,7 +431,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     const M inside = (x > V(0.0f)) & (x < V(infinity));
     return select(inside, value, select(x >= V(0.0f), ends, x + V(__builtin_nanf(""))));
   }
-  // log(1 + x) with the rounding error of 1 + x, 1.5 ULPs
+  // log(1 + x) with the rounding error of 1 + x, 1 ULP
   static SOFTKNEE_INLINE V log1p(V x) {
     const V whole = V(1.0f) + x;
     V e = exponent(whole), m = mantissa(whole);
@@ -335,7 +455,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return fma(e, V(0.693147182f), f - (square - small));
   }
 
-  // a NaN for ±∞
+  // 0.5 ULPs: rounded correctly
   static SOFTKNEE_INLINE V sqrt(V x) { return SOFTKNEE_ISA::sqrt(x); }
   static SOFTKNEE_INLINE V abs(V x) { return SOFTKNEE_ISA::abs(x); }
   // ±1, and x itself where that is ±0 or NaN

@@ -48,6 +48,7 @@ SOFTKNEE_INLINE M operator>(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {_mm256_and_ps(a.m, b.m)}; }
+SOFTKNEE_INLINE bool any(M a) { return _mm256_movemask_ps(a.m) != 0; }
 SOFTKNEE_INLINE M all() { return {_mm256_castsi256_ps(_mm256_set1_epi32(-1))}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm256_blendv_ps(b.v, a.v, m.m); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm256_and_ps(m.m, a.v); }
@@ -59,6 +60,13 @@ SOFTKNEE_INLINE V signed_as(V size, V sign) {
 SOFTKNEE_INLINE V finite_where(M m, V a) {
   const V largest(0x1.fffffep+127f);
   return select(m, smaller(largest, larger(-largest, a)), a);
+}
+SOFTKNEE_INLINE V lookup(const float (&table)[16], V w) {
+  // eight of each half, then the half by bit 24, which a blend wants in bit 31
+  const __m256i number = _mm256_srli_epi32(_mm256_castps_si256(w.v), 21);
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_load_ps(table), number);
+  const __m256 high = _mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), number);
+  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(w.v), 7)));
 }
 // 2ᵉ ≤ |a| < 2ᵉ⁺¹, for a > 0 of any size: subnormal numbers by way of normal ones
 SOFTKNEE_INLINE V raised(V a, V& shift) {

@@ -40,6 +40,7 @@ SOFTKNEE_INLINE M operator>(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+SOFTKNEE_INLINE bool any(M a) { return a.m != 0; }
 SOFTKNEE_INLINE M all() { return {0xffff}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm512_maskz_mov_ps(m.m, a.v); }
@@ -53,6 +54,9 @@ SOFTKNEE_INLINE V signed_as(V size, V sign) {
 SOFTKNEE_INLINE V finite_where(M m, V a) {
   // the table answers −∞ (class 4) and +∞ (class 5) with the finite numbers nearest to them, and keeps the rest
   return _mm512_mask_fixupimm_ps(a.v, m.m, a.v, _mm512_set1_epi32(0x00EF0000), 0);
+}
+SOFTKNEE_INLINE V lookup(const float (&table)[16], V w) {
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_castps_si512(w.v), 21), _mm512_load_ps(table));
 }
 // 2ᵉ ≤ |a| < 2ᵉ⁺¹, for a > 0 of any size
 SOFTKNEE_INLINE V exponent(V a) { return _mm512_getexp_ps(a.v); }

@@ -9,6 +9,7 @@
 //   finite_where(m, a) where m, ±∞ becomes the largest finite number of that sign
 //   fma, fnma          a·b + c and −a·b + c, rounded once
 //   total, highest     of the lanes: the sum by halves (lane l and l + lanes/2 first), the largest
+//   lookup(table, w)   the entry whose number is in bits 21 to 24 of w: which quarter of an octave, for four octaves
 #pragma once
 
 namespace softknee {
@@ -82,6 +83,7 @@ SOFTKNEE_INLINE M operator>(V a, V b) { return {a.v > b.v}; }
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {a.v >= b.v}; }
 SOFTKNEE_INLINE M unordered(V a) { return {!(a.v == a.v)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {a.m && b.m}; }
+SOFTKNEE_INLINE bool any(M a) { return a.m; }
 SOFTKNEE_INLINE M all() { return {true}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return V(m.m ? a.v : b.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return V(m.m ? a.v : 0.0f); }
@@ -93,6 +95,7 @@ SOFTKNEE_INLINE V finite_where(M m, V a) {
   const V largest(0x1.fffffep+127f);
   return select(m, smaller(largest, larger(-largest, a)), a);
 }
+SOFTKNEE_INLINE V lookup(const float (&table)[16], V w) { return V(table[(bits_of(w.v) >> 21) & 15]); }
 // 2ᵉ ≤ |a| < 2ᵉ⁺¹, for a > 0 of any size: subnormal numbers by way of normal ones
 SOFTKNEE_INLINE V raised(V a, V& shift) {
   const M small = a < V(0x1p-126f);

@@ -75,8 +75,12 @@ def quick_gelu(x, ops):
 
 def _mish_stable(x, ops):
     # With q = σ(−x): softplus(x) = −log q, and tanh(−log q) = (1 − q²)/(1 + q²) = σ(x)·(1 + q)/(1 + q²)
+    # and its derivative is 4q²·σ(x)/(1 + q²)²
     q = ops.sigmoid(-x)
-    return x * ops.sigmoid(x) * (1.0 + q) / (1.0 + q * q)
+    r = 1.0 / (1.0 + q * q)
+    slope = ops.sigmoid(x) * ((1.0 + q) + 4.0 * x * q * q * r) * r
+    right = x - 2.0 * x * q * q * r
+    return ops.with_slope(ops.where(x > 0.0, right, x * ops.sigmoid(x) * (1.0 + q) * r), x, slope)
 
 
 @elementwise(

@@ -303,9 +303,9 @@ class Emitter:
         return self.widened(node)
 
     def gate(self, node: Expr) -> str:
-        """Wide where that is a number times an input."""
+        """Wide where that is cheap: a number times an input or an odd cubic."""
         _, z = self.simplify.split(node)
-        return self.argument(node) if z.op == "symbol" else self.value(node)
+        return self.argument(node) if z.op == "symbol" or odd_cubic(z) else self.value(node)
 
     def exact(self, node: Expr) -> bool:
         """Whether float32 arithmetic gives it without rounding."""

@@ -526,14 +526,11 @@ struct gelu_tanh {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = x * x;
-    const V t1 = fma(V(2.0f), t0, t0);
-    const V t2 = fma(V(0.044715f), t1, V(1.0f));
-    const V t3 = V(1.5957692f) * x * t2;
-    const auto t4 = A::odd_cubic(x, 1.5957031f, 6.59966e-05f, 0.071354814f, 2.3988325e-09f);
-    const V t5 = A::sigmoid_slope(V(1.0f), t3, t4);
-    const V t6 = grad * t5;
-    return t6;
+    const auto t0 = A::odd_cubic(x, 1.5957031f, 6.59966e-05f, 0.21406445f, -2.5408342e-10f);
+    const auto t1 = A::odd_cubic(x, 1.5957031f, 6.59966e-05f, 0.071354814f, 2.3988325e-09f);
+    const V t2 = A::sigmoid_slope(V(1.0f), t0, t1);
+    const V t3 = grad * t2;
+    return t3;
   }
 };
 
@@ -561,32 +558,29 @@ struct mish {
     const M t0 = x > V(0.0f);
     const V t1 = A::joint_sigmoid_minus(x);
     const V t2 = A::joint_sigmoid_minus_times(t1, x);
-    const V t3 = t2 + V(1.0f);
-    const V t4 = x / t3;
-    const V t5 = V(2.0f) * t4;
-    const V t6 = A::joint_sigmoid_minus_times(t5, x);
-    const V t7 = A::joint_sigmoid_minus_times(t6, x);
-    const V t8 = x - t7;
-    const V t9 = t1 + V(1.0f);
-    const V t10 = x * t9;
-    const V t11 = t10 / t3;
-    const V t12 = A::joint_sigmoid_times(t11, x);
-    const V t13 = A::where(t0, t8, t12);
-    return t13;
+    const V t3 = V(1.0f) - t2;
+    const V t4 = t1 + V(1.0f);
+    const V t5 = A::where(t0, t3, t4);
+    const V t6 = x * t5;
+    const V t7 = t2 + V(1.0f);
+    const V t8 = t6 / t7;
+    const V t9 = A::joint_sigmoid_times(t8, x);
+    const V t10 = A::where(t0, t8, t9);
+    return t10;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const V t0 = A::joint_sigmoid_minus(x);
     const V t1 = t0 + V(1.0f);
-    const V t2 = A::joint_sigmoid_minus_times(t0, x);
-    const V t3 = t2 + V(1.0f);
-    const V t4 = x / t3;
-    const V t5 = V(4.0f) * t4;
-    const V t6 = A::joint_sigmoid_minus_times(t5, x);
-    const V t7 = A::joint_sigmoid_minus_times(t6, x);
-    const V t8 = t1 + t7;
-    const V t9 = grad * t8;
-    const V t10 = t9 / t3;
+    const V t2 = fma(V(4.0f), x, t1);
+    const V t3 = A::joint_sigmoid_minus_times(t2, x);
+    const V t4 = A::joint_sigmoid_minus_times(t3, x);
+    const V t5 = t1 + t4;
+    const V t6 = grad * t5;
+    const V t7 = A::joint_sigmoid_minus_times(t0, x);
+    const V t8 = t7 + V(1.0f);
+    const V t9 = t6 / t8;
+    const V t10 = t9 / t8;
     const V t11 = A::joint_sigmoid_times(t10, x);
     return t11;
   }

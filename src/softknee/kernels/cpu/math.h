@@ -57,7 +57,7 @@ struct Arithmetic {
   static SOFTKNEE_INLINE V size_of(V a) { return abs(a); }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
-  static SOFTKNEE_INLINE V reduced_by(V r, V) { return r; }
+  static SOFTKNEE_INLINE V reduced_by(V r, V, V) { return r; }
   static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
   static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
@@ -110,8 +110,10 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE V refined(V r, Pair u) { return add_where(abs(u.hi) < V(farthest), r, u.lo); }
   static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return add_where(u.hi > V(-farthest), r, u.lo); }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
-  static SOFTKNEE_INLINE V reduced_by(V r, V) { return r; }
-  static SOFTKNEE_INLINE V reduced_by(V r, Pair u) { return sub_where(u.hi < V(126.0f), r, u.lo); }
+  static SOFTKNEE_INLINE V reduced_by(V r, V n, V) { return fnma(n, V(-1.9046542e-09f), r); }
+  static SOFTKNEE_INLINE V reduced_by(V r, V n, Pair u) {
+    return sub_where(u.hi < V(126.0f), r, fma(n, V(-1.9046542e-09f), u.lo));
+  }
   static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
   static SOFTKNEE_INLINE V refined_twice(V r, Pair u) {
     const Pair size = size_of(u);
@@ -232,8 +234,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   template <class U>
   static SOFTKNEE_INLINE Logistic logistic(U u) {
     const V v = smaller(V(126.0f), A::high(u)), n = round(v * V(-1.44269504f));
-    V r = fnms(n, V(0.693147182f), v);
-    if constexpr (full) r = A::reduced_by(fnma(n, V(-1.9046542e-09f), r), u);
+    const V r = A::reduced_by(fnms(n, V(0.693147182f), v), n, u);
     const V most = smaller(V(60.0f), n), e = scale(polynomial(P::exp_c, r), most);
     return {e, V(1.0f) + e, most - n, not_less(A::high(u), V(-farthest))};
   }

@@ -346,7 +346,7 @@ class Emitter:
 
 def logistic_of(node: Expr) -> Expr | None:
     """The u of a function of σ(u) or σ(−u)."""
-    if node.op in ("sigmoid", "sigmoid_times", "sigmoid_slope"):
+    if node.op in ("sigmoid", "sigmoid_times", "sigmoid_slope", "sech2_half", "sech2_half_times"):
         u = node.args[-1]
         return u.args[0] if u.op == "neg" else u
     return None

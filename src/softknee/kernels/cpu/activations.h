@@ -324,29 +324,29 @@ struct tanhshrink {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(1.0f);
     const V t2 = x * x;
-    const V t3 = fma(V(3.9145883e-19f), t2, V(1.4797143e-16f));
-    const V t4 = fma(t3, t2, V(4.4983318e-14f));
-    const V t5 = fma(t4, t2, V(1.0706029e-11f));
-    const V t6 = fma(t5, t2, V(1.9270852e-09f));
-    const V t7 = fma(t6, t2, V(2.5052108e-07f));
-    const V t8 = fma(t7, t2, V(2.2045855e-05f));
-    const V t9 = fma(t8, t2, V(0.0011904762f));
-    const V t10 = fma(t9, t2, V(0.033333335f));
-    const V t11 = fma(t10, t2, V(0.33333334f));
-    const V t12 = t11 * t2;
-    const V t13 = t12 * x;
-    const V t14 = V(-2.0f) * t0;
-    const V t15 = A::sigmoid(t14);
-    const V t16 = t15 + t15;
-    const V t17 = V(1.0f) - t16;
-    const V t18 = fnma(t17, t17, V(1.0f));
-    const V t19 = A::sqrt(t18);
-    const V t20 = t13 * t19;
-    const V t21 = A::sign(x);
-    const V t22 = t0 - V(1.0f);
-    const V t23 = t22 + t16;
-    const V t24 = t21 * t23;
-    const V t25 = A::where(t1, t20, t24);
+    const V t3 = fma(V(1.4797143e-16f), t2, V(4.4983318e-14f));
+    const V t4 = fma(t3, t2, V(1.0706029e-11f));
+    const V t5 = fma(t4, t2, V(1.9270852e-09f));
+    const V t6 = fma(t5, t2, V(2.5052108e-07f));
+    const V t7 = fma(t6, t2, V(2.2045855e-05f));
+    const V t8 = fma(t7, t2, V(0.0011904762f));
+    const V t9 = fma(t8, t2, V(0.033333335f));
+    const V t10 = fma(t9, t2, V(0.33333334f));
+    const V t11 = t10 * t2;
+    const V t12 = t11 * x;
+    const V t13 = V(-2.0f) * t0;
+    const V t14 = A::sigmoid(t13);
+    const V t15 = t14 + t14;
+    const V t16 = V(1.0f) - t15;
+    const V t17 = fnma(t16, t16, V(1.0f));
+    const V t18 = A::sqrt(t17);
+    const V t19 = t12 * t18;
+    const M t20 = x < V(0.0f);
+    const V t21 = t0 - V(1.0f);
+    const V t22 = t21 + t15;
+    const V t23 = -t22;
+    const V t24 = A::where(t20, t23, t22);
+    const V t25 = A::where(t1, t19, t24);
     return t25;
   }
   template <class A>
@@ -747,8 +747,8 @@ struct glu {
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
     const V t0 = V(0.25f) * grad * up;
-    const V t1 = A::sech2_half_times(t0, gate);
-    const V t2 = A::sigmoid_times(grad, gate);
+    const V t1 = A::joint_sech2_half_times(t0, gate);
+    const V t2 = A::joint_sigmoid_times(grad, gate);
     of_gate = t1;
     of_up = t2;
   }

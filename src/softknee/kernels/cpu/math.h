@@ -171,6 +171,12 @@ struct Logistic {
   M alive;
 };
 
+// Whether what lies below 2⁻⁴⁰ of a factor rounds to 0, so that no exponent need be kept back.
+template <class T>
+constexpr bool narrow = false;
+template <>
+constexpr bool narrow<half> = true;
+
 template <class T>
 struct Math : Arithmetic<T>, Polynomials<T> {
   using A = Arithmetic<T>;
@@ -235,14 +241,17 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE Logistic logistic(U u) {
     const V v = smaller(V(126.0f), A::high(u)), n = round(v * V(-1.44269504f));
     const V r = A::reduced_by(fnms(n, V(0.693147182f), v), n, u);
-    const V most = smaller(V(60.0f), n), e = scale(polynomial(P::exp_c, r), most);
+    const V most = narrow<T> ? n : smaller(V(60.0f), n), e = scale(polynomial(P::exp_c, r), most);
     return {e, V(1.0f) + e, most - n, not_less(A::high(u), V(-farthest))};
+  }
+  static SOFTKNEE_INLINE V scaled(V a, const Logistic& l) {
+    return narrow<T> ? only(l.alive, a) : scale_where(l.alive, a, l.rest);
   }
   // a·σ(u), 2 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sigmoid_times(V a, U u) {
     const Logistic l = logistic(u);
-    return scale_where(l.alive, a / l.below, l.rest);
+    return scaled(a / l.below, l);
   }
   template <class U>
   static SOFTKNEE_INLINE V sigmoid(U u) {
@@ -252,7 +261,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   template <class U>
   static SOFTKNEE_INLINE V joint_sigmoid_times(V a, U u) {
     const Logistic l = logistic(u);
-    return scale_where(l.alive, a * (V(1.0f) / l.below), l.rest);
+    return scaled(a * (V(1.0f) / l.below), l);
   }
   template <class U>
   static SOFTKNEE_INLINE V joint_sigmoid(U u) {
@@ -273,19 +282,32 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return only(A::high(u) < V(126.0f), a * joint_sigmoid_minus(u));
   }
 
+  // a·sech²(u/2) = 4a·σ(u)·σ(−u)
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sech2_half_times(V a, U u) {
+    const Logistic l = logistic(u);
+    const V w = V(1.0f) / l.below;
+    return only(A::high(u) < V(126.0f), scaled(V(4.0f) * a * w * complement(l, w, u), l));
+  }
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sech2_half(U u) {
+    return joint_sech2_half_times(V(1.0f), u);
+  }
+
   // σ(u)·(a + b·σ(−u)), the derivative of what σ gates. b: Wide where its rounding counts, near a root.
   template <class B, class U>
   static SOFTKNEE_INLINE V sigmoid_slope(V a, B b, U u) {
     const Logistic l = logistic(u);
     const V w = V(1.0f) / l.below, inner = A::fma_where(A::high(u) < V(126.0f), b, complement(l, w, u), a);
-    return scale_where(l.alive, inner * w, l.rest);
+    return scaled(inner * w, l);
   }
 
   // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 3 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sech2_half_times(V a, U w) {
     const Fall p = falling(A::minus_size(w));
-    const V below = V(1.0f) + scale(p.part, p.n);
+    const V e = scale(p.part, p.n), below = V(1.0f) + e;
+    if constexpr (narrow<T>) return only(p.alive, V(4.0f) * a * e / (below * below));
     return scale_where(p.alive, a * p.part / (below * below), p.n + V(2.0f));
   }
   template <class U>

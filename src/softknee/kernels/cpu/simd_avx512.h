@@ -78,9 +78,9 @@ SOFTKNEE_INLINE V widened(__m256i bits, bfloat) {
 SOFTKNEE_INLINE V widened(__m256i bits, half) { return _mm512_cvtph_ps(bits); }
 // The nearest bfloat16, ties to even, in the high half; a NaN of bfloat16 stays one, since its low half is 0.
 SOFTKNEE_INLINE __m512i rounded(V a) {
-  const __m512i bits = _mm512_castps_si512(a.v);
-  const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  return _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
+  const __m512i bits = _mm512_castps_si512(a.v), sum = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  return _mm512_mask_add_epi32(sum, odd, sum, _mm512_set1_epi32(1));
 }
 SOFTKNEE_INLINE __m256i narrowed(V a, bfloat) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(a), 16)); }
 SOFTKNEE_INLINE __m256i narrowed(V a, half) {

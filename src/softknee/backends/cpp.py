@@ -261,6 +261,11 @@ class Emitter:
         if self.simplify.uniform(b) and not self.single(b):
             # near a root, what rounding the number leaves is all that counts
             return f"{self.value(a)} {INFIX[op]} {self.value(b)} {INFIX[op]} {self.rest(b)}"
+        if op == "add" and a.op == "sigmoid_times":
+            a, b = b, a
+        if op == "add" and b.op == "sigmoid_times" and b.args[1].op == "neg" and self.logistic[b.args[1].args[0]] > 1:
+            factor, u = b.args
+            return f"A::joint_sigmoid_minus_sum({self.value(factor)}, {self.argument(u.args[0])}, {self.value(a)})"
         if b.op == "mul" and self.uses[b] == 1:
             x, y = map(self.value, b.args)
             return f"{'fma' if op == 'add' else 'fnma'}({x}, {y}, {self.value(a)})"

@@ -81,7 +81,7 @@ def _mish_stable(x, ops):
     q = ops.sigmoid(-x)
     below = 1.0 + q * q
     value = x * ops.where(x > 0.0, 1.0 - q * q, 1.0 + q) / below
-    slope = ops.sigmoid(x) * ((1.0 + q) + q * q * ((1.0 + q) + 4.0 * x)) / (below * below)
+    slope = ops.sigmoid(x) * (1.0 + q * (1.0 + q * ((1.0 + q) + 4.0 * x))) / (below * below)
     return ops.with_slope(ops.where(x > 0.0, value, ops.sigmoid(x) * value), x, slope)
 
 

@@ -562,7 +562,7 @@ struct mish {
     const V t4 = t1 + V(1.0f);
     const V t5 = A::where(t0, t3, t4);
     const V t6 = x * t5;
-    const V t7 = t2 + V(1.0f);
+    const V t7 = A::joint_sigmoid_minus_sum(t1, x, V(1.0f));
     const V t8 = t6 / t7;
     const V t9 = A::joint_sigmoid_times(t8, x);
     const V t10 = A::where(t0, t8, t9);
@@ -573,16 +573,14 @@ struct mish {
     const V t0 = A::joint_sigmoid_minus(x);
     const V t1 = t0 + V(1.0f);
     const V t2 = fma(V(4.0f), x, t1);
-    const V t3 = A::joint_sigmoid_minus_times(t2, x);
-    const V t4 = A::joint_sigmoid_minus_times(t3, x);
-    const V t5 = t1 + t4;
-    const V t6 = grad * t5;
-    const V t7 = A::joint_sigmoid_minus_times(t0, x);
-    const V t8 = t7 + V(1.0f);
-    const V t9 = t6 / t8;
-    const V t10 = t9 / t8;
-    const V t11 = A::joint_sigmoid_times(t10, x);
-    return t11;
+    const V t3 = A::joint_sigmoid_minus_sum(t2, x, V(1.0f));
+    const V t4 = A::joint_sigmoid_minus_sum(t3, x, V(1.0f));
+    const V t5 = grad * t4;
+    const V t6 = A::joint_sigmoid_minus_sum(t0, x, V(1.0f));
+    const V t7 = t5 / t6;
+    const V t8 = t7 / t6;
+    const V t9 = A::joint_sigmoid_times(t8, x);
+    return t9;
   }
 };
 

@@ -58,6 +58,7 @@ struct Arithmetic {
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
   static SOFTKNEE_INLINE V reduced_by(V r, V, V) { return r; }
+  static SOFTKNEE_INLINE V add_where(M m, V a, V b) { return SOFTKNEE_ISA::add_where(m, a, b); }
   static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
   static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
@@ -107,8 +108,8 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE Pair size_of(Pair a) { return Pair(abs(a.hi), select(a.hi < V(0.0f), -a.lo, a.lo)); }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   // the low part of ±∞ is NaN, and beyond `farthest` it makes no difference
-  static SOFTKNEE_INLINE V refined(V r, Pair u) { return add_where(abs(u.hi) < V(farthest), r, u.lo); }
-  static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return add_where(u.hi > V(-farthest), r, u.lo); }
+  static SOFTKNEE_INLINE V refined(V r, Pair u) { return SOFTKNEE_ISA::add_where(abs(u.hi) < V(farthest), r, u.lo); }
+  static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return SOFTKNEE_ISA::add_where(u.hi > V(-farthest), r, u.lo); }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
   static SOFTKNEE_INLINE V reduced_by(V r, V n, V) { return fnma(n, V(-1.9046542e-09f), r); }
   static SOFTKNEE_INLINE V reduced_by(V r, V n, Pair u) {
@@ -118,6 +119,10 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE V refined_twice(V r, Pair u) {
     const Pair size = size_of(u);
     return SOFTKNEE_ISA::fma_where(size.hi < V(10.0f), size.lo, V(2.0f), r);
+  }
+  static SOFTKNEE_INLINE V add_where(M m, V a, V b) { return SOFTKNEE_ISA::add_where(m, a, b); }
+  static SOFTKNEE_INLINE V add_where(M m, V a, Pair b) {
+    return SOFTKNEE_ISA::add_where(m, SOFTKNEE_ISA::add_where(m, a, b.hi), b.lo);
   }
   // a·b + c where m, else c
   static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
@@ -282,6 +287,11 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return only(A::high(u) < V(126.0f), a * joint_sigmoid_minus(u));
   }
 
+  // a·σ(−u) + b
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sigmoid_minus_sum(V a, U u, V b) {
+    return A::fma_where(A::high(u) < V(126.0f), a, joint_sigmoid_minus(u), b);
+  }
   // a·sech²(u/2) = 4a·σ(u)·σ(−u)
   template <class U>
   static SOFTKNEE_INLINE V joint_sech2_half_times(V a, U u) {
@@ -298,8 +308,10 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   template <class B, class U>
   static SOFTKNEE_INLINE V sigmoid_slope(V a, B b, U u) {
     const Logistic l = logistic(u);
-    const V w = V(1.0f) / l.below, inner = A::fma_where(A::high(u) < V(126.0f), b, complement(l, w, u), a);
-    return scaled(inner * w, l);
+    // on the left, where the sum has its root, a + b·(1 − w) as (a + b) − b·w
+    const M left = A::high(u) < V(0.0f);
+    const V w = V(1.0f) / l.below, factor = sub_to(left, l.e * w, V(0.0f), w);
+    return scaled(A::fma_where(A::high(u) < V(126.0f), b, factor, A::add_where(left, a, b)) * w, l);
   }
 
   // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 3 ULPs

@@ -76,13 +76,13 @@ def quick_gelu(x, ops):
 
 
 def _mish_stable(x, ops):
-    # With q = σ(−x): softplus(x) = −log q, and tanh(−log q) = (1 − q²)/(1 + q²), on the left σ(x)·(1 + q)/(1 + q²). The
-    # derivative of that is 4q²·σ(x)/(1 + q²)².
+    # With q = σ(−x): softplus(x) = −log q, and tanh(−log q) = (1 − q²)/(1 + q²), on the left, where 1 − q² cancels,
+    # σ(x)·(1 + q)/(1 + q²). Its derivative is 4q²·σ(x)/(1 + q²)².
     q = ops.sigmoid(-x)
-    below = 1.0 + q * q
-    value = x * ops.where(x > 0.0, 1.0 - q * q, 1.0 + q) / below
+    right, below = x > 0.0, 1.0 + q * q
+    value = x * ops.where(right, 1.0 - q * q, 1.0 + q) / below
     slope = ops.sigmoid(x) * (1.0 + q * (1.0 + q * ((1.0 + q) + 4.0 * x))) / (below * below)
-    return ops.with_slope(ops.where(x > 0.0, value, ops.sigmoid(x) * value), x, slope)
+    return ops.with_slope(ops.where(right, value, ops.sigmoid(x) * value), x, slope)
 
 
 @elementwise(

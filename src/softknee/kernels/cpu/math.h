@@ -262,9 +262,10 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE V sigmoid(U u) {
     return sigmoid_times(V(1.0f), u);
   }
-  // Beside others of the same u: one division for all of them, half a ULP more.
+  // Beside others of the same u: half precision takes one division for all of them.
   template <class U>
   static SOFTKNEE_INLINE V joint_sigmoid_times(V a, U u) {
+    if constexpr (full) return sigmoid_times(a, u);
     const Logistic l = logistic(u);
     return scaled(a * (V(1.0f) / l.below), l);
   }
@@ -280,7 +281,9 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   template <class U>
   static SOFTKNEE_INLINE V joint_sigmoid_minus(U u) {
     const Logistic l = logistic(u);
-    return complement(l, V(1.0f) / l.below, u);
+    V w = V(1.0f) / l.below;
+    if constexpr (full) w = fnma(w * (l.e - (l.below - V(1.0f))), w, w);  // what the sum has rounded, found exactly
+    return complement(l, w, u);
   }
   template <class U>
   static SOFTKNEE_INLINE V joint_sigmoid_minus_times(V a, U u) {

@@ -298,6 +298,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // a·sech²(u/2) = 4a·σ(u)·σ(−u)
   template <class U>
   static SOFTKNEE_INLINE V joint_sech2_half_times(V a, U u) {
+    if constexpr (full) return sech2_half_times(a, u);
     const Logistic l = logistic(u);
     const V w = V(1.0f) / l.below;
     return only(A::high(u) < V(126.0f), scaled(V(4.0f) * a * w * complement(l, w, u), l));

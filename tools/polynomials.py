@@ -76,6 +76,7 @@ FITS = (
         lambda t: np.exp(-t) * 2, (0.5,)),
     Fit("gauss", "e^(−t/2), |t| ≤ ln 2", lambda t: np.exp(-t / 2), -2 * HALF_LN2, 2 * HALF_LN2, (6, 5, 4),
         lambda t: np.exp(t / 2), (1.0,)),
+    Fit("exp", "e^t, |t| ≤ ln 2/2", np.exp, -HALF_LN2, HALF_LN2, (6, 5, 4), lambda t: np.exp(-t), (1.0,)),
     Fit("expm1", "(e^t − 1 − t)/t², |t| ≤ ln 2/2, relative to e^t − 1", series(lambda k: 1 / factorial(k + 2), 20),
         -HALF_LN2, HALF_LN2, (4, 3, 3), lambda t: np.abs(t) / series(lambda k: 1 / factorial(k + 1), 20)(t)),
     Fit("log1p", "log(1 + t)/t, 0 ≤ t ≤ 1", log1p_ratio, 0.0, 1.0, (9, 7, 6), lambda t: 1 / log1p_ratio(t), (1.0,)),

@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from ..catalog import Activation
 
 DIRECT = {
-    "expm1", "tanh", "atan", "erf", "x_phi", "x_phi_times", "x_phi_slope", "log", "log1p", "sqrt", "abs", "sign",
-    "maximum", "minimum", "where", "finite",
+    "expm1", "decay_expm1", "atan", "erf", "x_phi", "x_phi_times", "x_phi_slope", "log", "log1p", "sqrt", "abs",
+    "sign", "maximum", "minimum", "where", "finite",
 }  # fmt: skip
 AMPLIFYING = {
-    "exp", "exp_times", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times",
-    "sigmoid_slope",
+    "exp", "exp_times", "decay_exp", "decay_exp_times", "tanh", "sigmoid", "sigmoid_times", "softplus",
+    "sech2_half", "sech2_half_times", "sigmoid_slope",
 }  # fmt: skip
 PERIODIC = {"sin", "cos"}  # a large argument's rounding is all that counts, in half precision too
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # x ≤ t for a float x is x ≤ the largest float that is not above t
 DIRECTED = {"lt": "up", "ge": "up", "le": "down", "gt": "down"}
 MIRRORED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
-ONE, MINUS = constant(1.0), constant(-1.0)
+ZERO, ONE, MINUS = constant(0.0), constant(1.0), constant(-1.0)
 
 
 @dataclass
@@ -109,6 +109,8 @@ class Simplifier:
             return Expr(op.replace("sech2", "sech2_half"), *args[:-1], twice)
         if op in ("erfc", "erfc_times") and (gate := self._gate(*args)) is not None:
             return gate
+        if op == "where":
+            args = self._where_negative(*args)
         if op == "add":
             for a, b in (args, args[::-1]):
                 if (joined := self._joined(a, b)) is not None:
@@ -154,8 +156,26 @@ class Simplifier:
         other = self.product(self.product(constant(4.0), j), y.args[0] if y.op.endswith("_times") else ONE)
         return Expr("sigmoid_slope", factor, other, u)
 
+    def _where_negative(self, condition: Expr, yes: Expr, no: Expr) -> list[Expr]:
+        """In the branch of a choice by the sign of x that has x ≤ 0, exponentials of x only fall."""
+        if condition.op not in COMPARISONS or condition.args[1] is not ZERO:
+            return [condition, yes, no]
+        x = condition.args[0]
+        if condition.op in ("gt", "ge"):
+            return [condition, yes, self._decaying(no, x)]
+        return [condition, self._decaying(yes, x), no]
+
+    def _decaying(self, node: Expr, x: Expr) -> Expr:
+        if node.op in ("exp", "exp_times", "expm1") and negative(node.args[-1], x):
+            return Expr(f"decay_{node.op}", *node.args)
+        if node.op in ("add", "sub", "mul", "neg"):
+            return Expr(node.op, *(self._decaying(a, x) for a in node.args))
+        return node
+
     def number(self, op: str, a: Expr, b: Expr) -> Expr:
         """A product or quotient of numbers."""
+        if op == "mul" and a.op == "constant" and b.op == "mul" and b.args[0].op == "constant":
+            return self.number("mul", self.number("mul", a, b.args[0]), b.args[1])
         if a.op == b.op == "constant":
             return constant(snapped(a.args[0] * b.args[0] if op == "mul" else a.args[0] / b.args[0]))
         return a if b is ONE else b if a is ONE and op == "mul" else Expr(op, a, b)
@@ -189,6 +209,7 @@ class Emitter:
         self.lines: list[str] = []
         self.names: dict[object, str] = {}
         self.uses: dict[Expr, int] = {}
+        self.logistic: dict[Expr, int] = {}
 
     def emit(self, roots: Sequence[Expr], finite: Sequence[str]) -> list[str]:
         """The roots' values, as names or literals; `lines` then holds the statements."""
@@ -197,6 +218,8 @@ class Emitter:
             for argument in node.args:
                 if isinstance(argument, Expr):
                     self.uses[argument] = self.uses.get(argument, 0) + 1
+            if (u := logistic_of(node)) is not None:
+                self.logistic[u] = self.logistic.get(u, 0) + 1
         for root in simplified:
             self.uses[root] = self.uses.get(root, 0) + 1
         self.lines += [f"{name} = A::finite({name});" for name in finite]
@@ -245,10 +268,14 @@ class Emitter:
             return f"A::{op}({', '.join([*map(self.value, factor), self.argument(u), square])})"
         if op in AMPLIFYING:
             *factor, u = args
-            if op in ("sigmoid", "sigmoid_times") and u.op == "neg":
-                # on the same exponential as σ(u)
-                last = self.argument(u.args[0])
-                return f"A::{op.replace('sigmoid', 'sigmoid_minus')}({', '.join([*map(self.value, factor), last])})"
+            if op == "sigmoid_slope":
+                a, b = factor
+                return f"A::{op}({self.value(a)}, {self.gate(b)}, {self.argument(u)})"
+            base = logistic_of(node)
+            if base is not None and self.logistic[base] > 1:
+                # all on the same exponential and the same quotient
+                word = op.replace("sigmoid", "sigmoid_minus") if base is not u else op
+                return f"A::joint_{word}({', '.join([*map(self.value, factor), self.argument(base)])})"
             falls = op.startswith("exp") and self.falling(u)
             name = f"decay_{op}" if falls else op
             return f"A::{name}({', '.join([*map(self.value, factor), self.argument(u)])})"
@@ -268,6 +295,11 @@ class Emitter:
         if self.simplify.uniform(b) and not self.single(b):
             # near a root, what rounding the number leaves is all that counts
             return f"{self.value(a)} {INFIX[op]} {self.value(b)} {INFIX[op]} {self.rest(b)}"
+        if op == "add" and a.op == "sigmoid_times":
+            a, b = b, a
+        if op == "add" and b.op == "sigmoid_times" and b.args[1].op == "neg" and self.logistic[b.args[1].args[0]] > 1:
+            factor, u = b.args
+            return f"A::joint_sigmoid_minus_sum({self.value(factor)}, {self.argument(u.args[0])}, {self.value(a)})"
         if b.op == "mul" and self.uses[b] == 1:
             x, y = map(self.value, b.args)
             return f"{'fma' if op == 'add' else 'fnma'}({x}, {y}, {self.value(a)})"
@@ -309,6 +341,11 @@ class Emitter:
             return self.value(node)
         return self.widened(node, arithmetic)
 
+    def gate(self, node: Expr) -> str:
+        """Wide where that is cheap: a number times an input or an odd cubic."""
+        _, z = self.simplify.split(node)
+        return self.argument(node) if z.op == "symbol" or odd_cubic(z) else self.value(node)
+
     def exact(self, node: Expr) -> bool:
         """Whether float32 arithmetic gives it without rounding."""
         k, z = self.simplify.split(node)
@@ -331,6 +368,11 @@ class Emitter:
             place = self.slots.place(node, "value")
             return f"{arithmetic}::wide(u[{place}], u[{place + 1}])"
         k, z = self.simplify.split(node)
+        if k.op == "constant" and (found := odd_cubic(z)) is not None:
+            x, c = found
+            first = short(k.args[0])
+            parts = (first, k.args[0] - first, k.args[0] * c, k.args[0] * c - float(np.float32(k.args[0] * c)))
+            return self._named(key, f"{arithmetic}::odd_cubic({self.value(x)}, {', '.join(map(literal, parts))})", "auto")
         if z.op == "mul" and k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5 and k is not ONE:
             left = self.simplify.product(k, z.args[0])
             return self._named(key, f"{arithmetic}::product({wide(left, z.args[1])})", "auto")
@@ -345,6 +387,28 @@ class Emitter:
         return self.value(node)
 
 
+def logistic_of(node: Expr) -> Expr | None:
+    """The u of a function of σ(u) or σ(−u)."""
+    if node.op in ("sigmoid", "sigmoid_times", "sigmoid_slope", "sech2_half", "sech2_half_times"):
+        u = node.args[-1]
+        return u.args[0] if u.op == "neg" else u
+    return None
+
+
+def negative(u: Expr, x: Expr) -> bool:
+    """Whether u ≤ 0 where x ≤ 0 can be seen."""
+    return u is x or (u.op == "minimum" and any(negative(a, x) for a in u.args))
+
+
+def odd_cubic(node: Expr) -> tuple[Expr, float] | None:
+    """x and c ≥ 0 of x + c·x³."""
+    if node.op != "add" or node.args[0].op != "symbol" or node.args[1].op != "mul":
+        return None
+    x, (c, cube) = node.args[0], node.args[1].args
+    cubed = cube.op == "mul" and {cube.args[0], cube.args[1]} == {x, Expr("mul", x, x)}
+    return (x, c.args[0]) if cubed and c.op == "constant" and c.args[0] >= 0 else None
+
+
 def identifier(name: str) -> str:
     return "grad" if name.startswith("_grad") else name
 
@@ -355,6 +419,12 @@ def literal(value: float) -> str:
         return "infinity" if value > 0 else "-infinity"
     text = str(np.float32(value))
     return f"{text}f"
+
+
+def short(value: float) -> float:
+    """Its first 12 bits."""
+    digits, exponent = math.frexp(value)
+    return math.ldexp(math.trunc(digits * 4096), exponent - 12)
 
 
 def snapped(value: float) -> float:

@@ -66,7 +66,7 @@ def softcap(x, ops, *, cap=30.0):
 def _softsign_stable(x, ops):
     # x/(1 + |x|) is ∞/∞ at the ends, and its derivative by the quotient rule cancels
     size, slope = ops.abs(x), 1.0 / (1.0 + ops.abs(x))
-    value = ops.where(size > 1.0, ops.sign(x) / (1.0 + 1.0 / size), x * slope)
+    value = ops.where(size > 1e30, ops.sign(x), x / (1.0 + size))
     return ops.with_slope(value, x, slope * slope)
 
 

@@ -34,7 +34,9 @@ def gelu(x, ops):
 
 def _gelu_tanh_stable(x, ops):
     # (1 + tanh u)/2 = σ(2u): the same function without the cancellation of 1 + tanh u on the left
-    return x * ops.sigmoid(2.0 * ops.sqrt(2.0 / ops.pi) * (x + 0.044715 * x**3))
+    k = 2.0 * ops.sqrt(2.0 / ops.pi)
+    u, gain = k * (x + 0.044715 * x**3), k * (x + 0.134145 * x**3)  # gain: x·u′
+    return ops.with_slope(x * ops.sigmoid(u), x, ops.sigmoid(u) + 0.25 * gain * ops.sech2(0.5 * u))
 
 
 @elementwise(
@@ -74,9 +76,13 @@ def quick_gelu(x, ops):
 
 
 def _mish_stable(x, ops):
-    # With q = σ(−x): softplus(x) = −log q, and tanh(−log q) = (1 − q²)/(1 + q²) = σ(x)·(1 + q)/(1 + q²)
+    # With q = σ(−x): softplus(x) = −log q, and tanh(−log q) = (1 − q²)/(1 + q²), on the left, where 1 − q² cancels,
+    # σ(x)·(1 + q)/(1 + q²). Its derivative is 4q²·σ(x)/(1 + q²)².
     q = ops.sigmoid(-x)
-    return x * ops.sigmoid(x) * (1.0 + q) / (1.0 + q * q)
+    right, below = x > 0.0, 1.0 + q * q
+    value = x * ops.where(right, 1.0 - q * q, 1.0 + q) / below
+    slope = ops.sigmoid(x) * (1.0 + q * (1.0 + q * ((1.0 + q) + 4.0 * x))) / (below * below)
+    return ops.with_slope(ops.where(right, value, ops.sigmoid(x) * value), x, slope)
 
 
 @elementwise(

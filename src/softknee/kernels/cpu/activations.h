@@ -34,13 +34,9 @@ struct swish {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const auto t0 = A::product(A::wide(u[0], u[1]), x);
-    const V t1 = A::sigmoid(t0);
-    const V t2 = V(u[2]) * x;
-    const auto t3 = A::product(A::wide(u[4], u[5]), x);
-    const V t4 = A::sech2_half_times(t2, t3);
-    const V t5 = t1 + t4;
-    const V t6 = grad * t5;
-    return t6;
+    const V t1 = A::sigmoid_slope(V(1.0f), t0, t0);
+    const V t2 = grad * t1;
+    return t2;
   }
 };
 
@@ -53,7 +49,7 @@ struct xielu {
     const V t2 = t1 + V(u[2]) + V(u[3]);
     const V t3 = x * t2;
     const V t4 = smaller(V(u[8]), x);
-    const V t5 = A::expm1(t4);
+    const V t5 = A::decay_expm1(t4);
     const V t6 = V(u[6]) * t5;
     const V t7 = fnma(V(u[4]), x, t6);
     const V t8 = A::where(t0, t3, t7);
@@ -69,7 +65,7 @@ struct xielu {
     const V t5 = A::where(t4, V(0.0f), V(1.0f));
     const V t6 = V(u[6]) * t5;
     const V t7 = smaller(V(u[8]), x);
-    const V t8 = A::exp_times(t6, t7);
+    const V t8 = A::decay_exp_times(t6, t7);
     const V t9 = t8 - V(u[4]) - V(u[5]);
     const V t10 = A::where(t0, t3, t9);
     const V t11 = grad * t10;
@@ -195,7 +191,7 @@ struct elu {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = A::expm1(x);
+    const V t1 = A::decay_expm1(x);
     const V t2 = V(u[0]) * t1;
     const V t3 = A::where(t0, x, t2);
     return t3;
@@ -203,7 +199,7 @@ struct elu {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = A::exp_times(V(u[0]), x);
+    const V t1 = A::decay_exp_times(V(u[0]), x);
     const V t2 = A::where(t0, V(1.0f), t1);
     const V t3 = grad * t2;
     return t3;
@@ -238,7 +234,7 @@ struct selu {
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const M t0 = x > V(0.0f);
     const V t1 = V(1.050701f) * x;
-    const V t2 = A::expm1(x);
+    const V t2 = A::decay_expm1(x);
     const V t3 = V(1.7580993f) * t2;
     const V t4 = A::where(t0, t1, t3);
     return t4;
@@ -246,7 +242,7 @@ struct selu {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     const M t0 = x > V(0.0f);
-    const V t1 = A::exp_times(V(1.7580993f), x);
+    const V t1 = A::decay_exp_times(V(1.7580993f), x);
     const V t2 = A::where(t0, V(1.050701f), t1);
     const V t3 = grad * t2;
     return t3;
@@ -328,26 +324,30 @@ struct tanhshrink {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(1.0f);
     const V t2 = x * x;
-    const V t3 = fma(V(0.0f), t2, V(3.9145883e-19f));
-    const V t4 = fma(t3, t2, V(1.4797143e-16f));
-    const V t5 = fma(t4, t2, V(4.4983318e-14f));
-    const V t6 = fma(t5, t2, V(1.0706029e-11f));
-    const V t7 = fma(t6, t2, V(1.9270852e-09f));
-    const V t8 = fma(t7, t2, V(2.5052108e-07f));
-    const V t9 = fma(t8, t2, V(2.2045855e-05f));
-    const V t10 = fma(t9, t2, V(0.0011904762f));
-    const V t11 = fma(t10, t2, V(0.033333335f));
-    const V t12 = fma(t11, t2, V(0.33333334f));
-    const V t13 = t12 * t2;
-    const V t14 = t13 * x;
-    const V t15 = V(2.0f) * x;
-    const V t16 = A::sech2_half(t15);
-    const V t17 = A::sqrt(t16);
-    const V t18 = t14 * t17;
-    const V t19 = A::tanh(x);
-    const V t20 = x - t19;
-    const V t21 = A::where(t1, t18, t20);
-    return t21;
+    const V t3 = fma(V(1.4797143e-16f), t2, V(4.4983318e-14f));
+    const V t4 = fma(t3, t2, V(1.0706029e-11f));
+    const V t5 = fma(t4, t2, V(1.9270852e-09f));
+    const V t6 = fma(t5, t2, V(2.5052108e-07f));
+    const V t7 = fma(t6, t2, V(2.2045855e-05f));
+    const V t8 = fma(t7, t2, V(0.0011904762f));
+    const V t9 = fma(t8, t2, V(0.033333335f));
+    const V t10 = fma(t9, t2, V(0.33333334f));
+    const V t11 = t10 * t2;
+    const V t12 = t11 * x;
+    const V t13 = V(-2.0f) * t0;
+    const V t14 = A::sigmoid(t13);
+    const V t15 = t14 + t14;
+    const V t16 = V(1.0f) - t15;
+    const V t17 = fnma(t16, t16, V(1.0f));
+    const V t18 = A::sqrt(t17);
+    const V t19 = t12 * t18;
+    const M t20 = x < V(0.0f);
+    const V t21 = t0 - V(1.0f);
+    const V t22 = t21 + t15;
+    const V t23 = -t22;
+    const V t24 = A::where(t20, t23, t22);
+    const V t25 = A::where(t1, t19, t24);
+    return t25;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -416,7 +416,7 @@ struct softcap {
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(u[0]);
-    const V t2 = V(u[3]) * x;
+    const auto t2 = A::product(A::wide(u[3], u[4]), x);
     const V t3 = A::tanh(t2);
     const V t4 = V(u[1]) * t3;
     const V t5 = A::where(t1, x, t4);
@@ -435,16 +435,12 @@ struct softsign {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
     const V t0 = A::abs(x);
-    const M t1 = t0 > V(1.0f);
+    const M t1 = t0 > V(1e+30f);
     const V t2 = A::sign(x);
-    const V t3 = V(1.0f) / t0;
-    const V t4 = t3 + V(1.0f);
-    const V t5 = t2 / t4;
-    const V t6 = t0 + V(1.0f);
-    const V t7 = V(1.0f) / t6;
-    const V t8 = x * t7;
-    const V t9 = A::where(t1, t5, t8);
-    return t9;
+    const V t3 = t0 + V(1.0f);
+    const V t4 = x / t3;
+    const V t5 = A::where(t1, t2, t4);
+    return t5;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
@@ -514,28 +510,17 @@ struct gelu {
 struct gelu_tanh {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const auto t0 = A::product(x, x);
-    const auto t1 = A::product(t0, x);
-    const auto t2 = A::product(A::wide(0.044715f, 1.5461444e-09f), t1);
-    const auto t3 = A::sum(x, t2);
-    const auto t4 = A::product(A::wide(1.5957692f, -4.534068e-08f), t3);
-    const V t5 = A::sigmoid_times(x, t4);
-    return t5;
+    const auto t0 = A::odd_cubic(x, 1.5957031f, 6.59966e-05f, 0.071354814f, 2.3988325e-09f);
+    const V t1 = A::sigmoid_times(x, t0);
+    return t1;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = x * x;
-    const V t1 = fma(V(2.0f), t0, t0);
-    const V t2 = fma(V(0.044715f), t1, V(1.0f));
-    const V t3 = V(1.5957692f) * x * t2;
-    const auto t4 = A::product(x, x);
-    const auto t5 = A::product(t4, x);
-    const auto t6 = A::product(A::wide(0.044715f, 1.5461444e-09f), t5);
-    const auto t7 = A::sum(x, t6);
-    const auto t8 = A::product(A::wide(1.5957692f, -4.534068e-08f), t7);
-    const V t9 = A::sigmoid_slope(V(1.0f), t3, t8);
-    const V t10 = grad * t9;
-    return t10;
+    const auto t0 = A::odd_cubic(x, 1.5957031f, 6.59966e-05f, 0.21406445f, -2.5408342e-10f);
+    const auto t1 = A::odd_cubic(x, 1.5957031f, 6.59966e-05f, 0.071354814f, 2.3988325e-09f);
+    const V t2 = A::sigmoid_slope(V(1.0f), t0, t1);
+    const V t3 = grad * t2;
+    return t3;
   }
 };
 
@@ -549,11 +534,10 @@ struct quick_gelu {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(1.702f) * x;
-    const auto t1 = A::product(A::wide(1.702f, -2.193451e-08f), x);
-    const V t2 = A::sigmoid_slope(V(1.0f), t0, t1);
-    const V t3 = grad * t2;
-    return t3;
+    const auto t0 = A::product(A::wide(1.702f, -2.193451e-08f), x);
+    const V t1 = A::sigmoid_slope(V(1.0f), t0, t0);
+    const V t2 = grad * t1;
+    return t2;
   }
 };
 
@@ -561,39 +545,32 @@ struct quick_gelu {
 struct mish {
   template <class A>
   static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = A::sigmoid_minus(x);
-    const V t1 = t0 + V(1.0f);
-    const V t2 = x * t1;
-    const V t3 = A::sigmoid_minus_times(t0, x);
-    const V t4 = t3 + V(1.0f);
-    const V t5 = t2 / t4;
-    const V t6 = A::sigmoid_times(t5, x);
-    return t6;
+    const M t0 = x > V(0.0f);
+    const V t1 = A::joint_sigmoid_minus(x);
+    const V t2 = A::joint_sigmoid_minus_times(t1, x);
+    const V t3 = V(1.0f) - t2;
+    const V t4 = t1 + V(1.0f);
+    const V t5 = A::where(t0, t3, t4);
+    const V t6 = x * t5;
+    const V t7 = A::joint_sigmoid_minus_sum(t1, x, V(1.0f));
+    const V t8 = t6 / t7;
+    const V t9 = A::joint_sigmoid_times(t8, x);
+    const V t10 = A::where(t0, t8, t9);
+    return t10;
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    x = A::finite(x);
-    const V t0 = A::sigmoid_slope(V(1.0f), x, x);
-    const V t1 = A::sigmoid_minus(x);
-    const V t2 = t1 + V(1.0f);
-    const V t3 = V(-0.25f) * x;
-    const V t4 = A::sech2_half_times(t3, x);
-    const V t5 = A::sigmoid_times(t4, x);
-    const V t6 = fma(t0, t2, t5);
-    const V t7 = A::sigmoid_minus_times(t1, x);
-    const V t8 = t7 + V(1.0f);
-    const V t9 = t6 / t8;
-    const V t10 = x * t2;
-    const V t11 = A::sech2_half_times(V(-0.25f), x);
-    const V t12 = A::sigmoid_minus_times(t11, x);
-    const V t13 = t12 + t12;
-    const V t14 = t10 * t13;
-    const V t15 = t14 / t8;
-    const V t16 = t15 / t8;
-    const V t17 = A::sigmoid_times(t16, x);
-    const V t18 = t9 - t17;
-    const V t19 = grad * t18;
-    return t19;
+    const V t0 = A::joint_sigmoid_minus(x);
+    const V t1 = t0 + V(1.0f);
+    const V t2 = fma(V(4.0f), x, t1);
+    const V t3 = A::joint_sigmoid_minus_sum(t2, x, V(1.0f));
+    const V t4 = A::joint_sigmoid_minus_sum(t3, x, V(1.0f));
+    const V t5 = grad * t4;
+    const V t6 = A::joint_sigmoid_minus_sum(t0, x, V(1.0f));
+    const V t7 = t5 / t6;
+    const V t8 = t7 / t6;
+    const V t9 = A::joint_sigmoid_times(t8, x);
+    return t9;
   }
 };
 
@@ -632,8 +609,9 @@ struct logsigmoid {
   }
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = A::sigmoid_minus_times(grad, x);
-    return t0;
+    const V t0 = -x;
+    const V t1 = A::sigmoid_times(grad, t0);
+    return t1;
   }
 };
 
@@ -693,28 +671,32 @@ struct squareplus {
   template <class A>
   static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
     x = A::finite(x);
-    const M t0 = x < V(0.0f);
-    const V t1 = A::abs(x);
-    const M t2 = t1 > V(1.0f);
-    const V t3 = V(1.0f) / x;
-    const V t4 = t3 / x;
-    const V t5 = fma(V(u[2]), t4, V(1.0f));
-    const V t6 = A::sqrt(t5);
-    const V t7 = t1 * t6;
-    const V t8 = x * x;
-    const V t9 = t8 + V(u[2]) + V(u[3]);
-    const V t10 = A::sqrt(t9);
-    const V t11 = A::where(t2, t7, t10);
-    const V t12 = V(0.5f) * t11;
-    const V t13 = V(0.5f) * x;
-    const V t14 = t12 - t13;
-    const V t15 = V(1.0f) / t14;
-    const V t16 = V(u[0]) * t15;
-    const V t17 = t13 + t12;
-    const V t18 = A::where(t0, t16, t17);
-    const V t19 = t18 / t11;
-    const V t20 = grad * t19;
-    return t20;
+    const M t0 = x < V(-1.0f);
+    const M t1 = x < V(0.0f);
+    const V t2 = A::abs(x);
+    const M t3 = t2 > V(1.0f);
+    const V t4 = V(1.0f) / x;
+    const V t5 = t4 / x;
+    const V t6 = fma(V(u[2]), t5, V(1.0f));
+    const V t7 = A::sqrt(t6);
+    const V t8 = t2 * t7;
+    const V t9 = x * x;
+    const V t10 = t9 + V(u[2]) + V(u[3]);
+    const V t11 = A::sqrt(t10);
+    const V t12 = A::where(t3, t8, t11);
+    const V t13 = V(0.5f) * t12;
+    const V t14 = V(0.5f) * x;
+    const V t15 = t13 - t14;
+    const V t16 = V(1.0f) / t15;
+    const V t17 = V(u[0]) * t16;
+    const V t18 = t14 + t13;
+    const V t19 = A::where(t1, t17, t18);
+    const V t20 = t19 / t12;
+    const V t21 = x / t12;
+    const V t22 = fma(V(0.5f), t21, V(0.5f));
+    const V t23 = A::where(t0, t20, t22);
+    const V t24 = grad * t23;
+    return t24;
   }
 };
 
@@ -753,8 +735,8 @@ struct glu {
   template <class A>
   static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
     const V t0 = V(0.25f) * grad * up;
-    const V t1 = A::sech2_half_times(t0, gate);
-    const V t2 = A::sigmoid_times(grad, gate);
+    const V t1 = A::joint_sech2_half_times(t0, gate);
+    const V t2 = A::joint_sigmoid_times(grad, gate);
     of_gate = t1;
     of_up = t2;
   }
@@ -812,7 +794,7 @@ struct swiglu {
     const V t0 = A::sigmoid_slope(V(1.0f), gate, gate);
     const V t1 = grad * t0 * up;
     const V t2 = grad * gate;
-    const V t3 = A::sigmoid_times(t2, gate);
+    const V t3 = A::joint_sigmoid_times(t2, gate);
     of_gate = t1;
     of_up = t3;
   }
@@ -836,25 +818,22 @@ struct swiglu_oai {
     const M t0 = gate > V(u[6]);
     const V t1 = A::where(t0, V(0.0f), V(1.0f));
     const V t2 = smaller(V(u[0]), gate);
-    const auto t3 = A::product(A::wide(u[4], u[5]), t2);
-    const V t4 = A::sigmoid_times(t1, t3);
-    const V t5 = V(u[7]) * t2 * t1;
-    const auto t6 = A::product(A::wide(u[9], u[10]), t2);
-    const V t7 = A::sech2_half_times(t5, t6);
-    const V t8 = t4 + t7;
-    const V t9 = larger(V(u[2]), up);
-    const V t10 = smaller(V(u[0]), t9);
-    const V t11 = t10 + V(1.0f);
-    const V t12 = grad * t8 * t11;
-    const V t13 = grad * t2;
-    const M t14 = t9 > V(u[6]);
-    const M t15 = up < V(u[11]);
-    const V t16 = A::where(t15, V(0.0f), V(1.0f));
-    const V t17 = A::where(t14, V(0.0f), t16);
-    const V t18 = t13 * t17;
-    const V t19 = A::sigmoid_times(t18, t3);
-    of_gate = t12;
-    of_up = t19;
+    const V t3 = V(u[4]) * t2 * t1;
+    const auto t4 = A::product(A::wide(u[4], u[5]), t2);
+    const V t5 = A::sigmoid_slope(t1, t3, t4);
+    const V t6 = larger(V(u[2]), up);
+    const V t7 = smaller(V(u[0]), t6);
+    const V t8 = t7 + V(1.0f);
+    const V t9 = grad * t5 * t8;
+    const V t10 = grad * t2;
+    const M t11 = t6 > V(u[6]);
+    const M t12 = up < V(u[7]);
+    const V t13 = A::where(t12, V(0.0f), V(1.0f));
+    const V t14 = A::where(t11, V(0.0f), t13);
+    const V t15 = t10 * t14;
+    const V t16 = A::joint_sigmoid_times(t15, t4);
+    of_gate = t9;
+    of_up = t16;
   }
 };
 
@@ -885,7 +864,7 @@ struct swiglu_clamped {
     const V t11 = A::where(t10, V(0.0f), V(1.0f));
     const V t12 = A::where(t9, V(0.0f), t11);
     const V t13 = t8 * t12;
-    const V t14 = A::sigmoid_times(t13, t2);
+    const V t14 = A::joint_sigmoid_times(t13, t2);
     of_gate = t7;
     of_up = t14;
   }
@@ -897,13 +876,13 @@ struct situ_glu {
   static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
     const V t0 = A::abs(gate);
     const M t1 = t0 < V(u[0]);
-    const V t2 = V(u[3]) * gate;
+    const auto t2 = A::product(A::wide(u[3], u[4]), gate);
     const V t3 = A::tanh(t2);
     const V t4 = V(u[1]) * t3;
     const V t5 = A::where(t1, gate, t4);
     const V t6 = A::abs(up);
     const M t7 = t6 < V(u[5]);
-    const V t8 = V(u[8]) * up;
+    const auto t8 = A::product(A::wide(u[8], u[9]), up);
     const V t9 = A::tanh(t8);
     const V t10 = V(u[6]) * t9;
     const V t11 = A::where(t7, up, t10);
@@ -917,14 +896,14 @@ struct situ_glu {
     const V t1 = A::sech2_half(t0);
     const V t2 = A::abs(gate);
     const M t3 = t2 < V(u[0]);
-    const V t4 = V(u[3]) * gate;
+    const auto t4 = A::product(A::wide(u[3], u[4]), gate);
     const V t5 = A::tanh(t4);
     const V t6 = V(u[1]) * t5;
     const V t7 = A::where(t3, gate, t6);
     const V t8 = A::sigmoid_slope(t1, t7, gate);
     const V t9 = A::abs(up);
     const M t10 = t9 < V(u[5]);
-    const V t11 = V(u[8]) * up;
+    const auto t11 = A::product(A::wide(u[8], u[9]), up);
     const V t12 = A::tanh(t11);
     const V t13 = V(u[6]) * t12;
     const V t14 = A::where(t10, up, t13);
@@ -932,7 +911,7 @@ struct situ_glu {
     const V t16 = grad * t7;
     const auto t17 = A::product(A::wide(u[12], u[13]), up);
     const V t18 = A::sech2_half_times(t16, t17);
-    const V t19 = A::sigmoid_times(t18, gate);
+    const V t19 = A::joint_sigmoid_times(t18, gate);
     of_gate = t15;
     of_up = t19;
   }

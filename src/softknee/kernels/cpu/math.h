@@ -46,6 +46,7 @@ struct Pair {
 
 #define SOFTKNEE_POLYNOMIALS(kind)                                      \
   static constexpr auto& half_exp_c = polynomials::half_exp_##kind;     \
+  static constexpr auto& exp_c = polynomials::exp_##kind;               \
   static constexpr auto& expm1_c = polynomials::expm1_##kind;           \
   static constexpr auto& log1p_c = polynomials::log1p_##kind;           \
   static constexpr auto& atanh_c = polynomials::atanh_##kind;           \
@@ -63,10 +64,17 @@ struct Arithmetic {
   static SOFTKNEE_INLINE V wide(float hi, float) { return V(hi); }
   static SOFTKNEE_INLINE V product(V a, V b) { return a * b; }
   static SOFTKNEE_INLINE V sum(V a, V b) { return a + b; }
+  static SOFTKNEE_INLINE V odd_cubic(V x, float c, float c_rest, float k, float) {
+    return x * fma(V(k), x * x, V(c + c_rest));
+  }
   static SOFTKNEE_INLINE V high(V a) { return a; }
   static SOFTKNEE_INLINE V size_of(V a) { return abs(a); }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
+  static SOFTKNEE_INLINE V reduced_by(V r, V, V) { return r; }
+  static SOFTKNEE_INLINE V add_where(M m, V a, V b) { return SOFTKNEE_ISA::add_where(m, a, b); }
+  static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
+  static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }
   static SOFTKNEE_INLINE V twice(V a) { return a + a; }
@@ -78,16 +86,16 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE Pair wide(float hi, float lo) { return Pair(V(hi), V(lo)); }
   static SOFTKNEE_INLINE Pair product(V a, V b) {
     const V hi = a * b;
-    return Pair(hi, fma(a, b, -hi));
+    return Pair(hi, fms(a, b, hi));
   }
   static SOFTKNEE_INLINE Pair product(Pair a, V b) {
     const V hi = a.hi * b;
-    return Pair(hi, fma(a.lo, b, fma(a.hi, b, -hi)));
+    return Pair(hi, fma(a.lo, b, fms(a.hi, b, hi)));
   }
   static SOFTKNEE_INLINE Pair product(V a, Pair b) { return product(b, a); }
   static SOFTKNEE_INLINE Pair product(Pair a, Pair b) {
     const V hi = a.hi * b.hi;
-    return Pair(hi, fma(a.hi, b.lo, fma(a.lo, b.hi, fma(a.hi, b.hi, -hi))));
+    return Pair(hi, fma(a.hi, b.lo, fma(a.lo, b.hi, fms(a.hi, b.hi, hi))));
   }
   static SOFTKNEE_INLINE Pair sum(V a, V b) {
     const V hi = a + b, other = hi - a;
@@ -102,15 +110,39 @@ struct Arithmetic<float> {
     return Pair(s.hi, s.lo + a.lo);
   }
   static SOFTKNEE_INLINE Pair sum(V a, Pair b) { return sum(b, a); }
+  // x·(C + K·x²), C and K of one sign: C = c + c_rest, c of 12 bits, so that what c + K·x² has rounded is found exactly
+  static SOFTKNEE_INLINE Pair odd_cubic(V x, float c, float c_rest, float k, float k_rest) {
+    const V square = x * x, sum = fma(V(k), square, V(c)), hi = x * sum;
+    const V lost = fma(V(k_rest), square, fma(V(k), square, V(c) - sum) + V(c_rest));
+    return Pair(hi, fma(x, fma(V(k), fms(x, x, square), lost), fms(x, sum, hi)));
+  }
   static SOFTKNEE_INLINE V high(V a) { return a; }
   static SOFTKNEE_INLINE V high(Pair a) { return a.hi; }
   static SOFTKNEE_INLINE Pair size_of(V a) { return Pair(abs(a)); }
   static SOFTKNEE_INLINE Pair size_of(Pair a) { return Pair(abs(a.hi), select(a.hi < V(0.0f), -a.lo, a.lo)); }
   static SOFTKNEE_INLINE V refined(V r, V) { return r; }
   // the low part of ±∞ is NaN, and beyond `farthest` it makes no difference
-  static SOFTKNEE_INLINE V refined(V r, Pair u) { return add_where(abs(u.hi) < V(farthest), r, u.lo); }
-  static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return add_where(u.hi > V(-farthest), r, u.lo); }
+  static SOFTKNEE_INLINE V refined(V r, Pair u) { return SOFTKNEE_ISA::add_where(abs(u.hi) < V(farthest), r, u.lo); }
+  static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return SOFTKNEE_ISA::add_where(u.hi > V(-farthest), r, u.lo); }
   static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
+  static SOFTKNEE_INLINE V reduced_by(V r, V n, V) { return fnma(n, V(-1.9046542e-09f), r); }
+  static SOFTKNEE_INLINE V reduced_by(V r, V n, Pair u) {
+    return sub_where(u.hi < V(126.0f), r, fma(n, V(-1.9046542e-09f), u.lo));
+  }
+  static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
+  static SOFTKNEE_INLINE V refined_twice(V r, Pair u) {
+    const Pair size = size_of(u);
+    return SOFTKNEE_ISA::fma_where(size.hi < V(10.0f), size.lo, V(2.0f), r);
+  }
+  static SOFTKNEE_INLINE V add_where(M m, V a, V b) { return SOFTKNEE_ISA::add_where(m, a, b); }
+  static SOFTKNEE_INLINE V add_where(M m, V a, Pair b) {
+    return SOFTKNEE_ISA::add_where(m, SOFTKNEE_ISA::add_where(m, a, b.hi), b.lo);
+  }
+  // a·b + c where m, else c
+  static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
+  static SOFTKNEE_INLINE V fma_where(M m, Pair a, V b, V c) {
+    return SOFTKNEE_ISA::fma_where(m, a.hi, b, SOFTKNEE_ISA::fma_where(m, a.lo, b, c));
+  }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }
   static SOFTKNEE_INLINE Pair minus(Pair a) { return Pair(-a.hi, -a.lo); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
@@ -166,6 +198,27 @@ __attribute__((noinline)) static double reduced_far(float x, float& k) {
   return negative ? -r : r;
 }
 
+// eᵘ = part·2ⁿ for u ≤ 0, √½ ≤ part ≤ √2. Where not alive, below −200, a product with eᵘ is 0 whatever else is in it,
+// and part may be anything.
+struct Fall {
+  V part, n;
+  M alive;
+};
+
+// σ(u) = 2ʳᵉˢᵗ/below and σ(−u) = e/below, below = 1 + e: e = exp(−u) where that is less than 2⁶¹, and beyond it what is
+// left after a factor of 2⁻ʳᵉˢᵗ, so that a quotient comes before the exponent that may make it subnormal. Below −200 a
+// product with σ(u) is 0 whatever else is in it, from 126 on e·x is 0 for every x.
+struct Logistic {
+  V e, below, rest;
+  M alive;
+};
+
+// Whether what lies below 2⁻⁴⁰ of a factor rounds to 0, so that no exponent need be kept back.
+template <class T>
+constexpr bool narrow = false;
+template <>
+constexpr bool narrow<half> = true;
+
 template <class T>
 struct Math : Arithmetic<T>, Polynomials<T> {
   using A = Arithmetic<T>;
@@ -196,6 +249,13 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return {polynomial(P::half_exp_c, r), n + V(1.0f)};
   }
 
+  template <class U>
+  static SOFTKNEE_INLINE Fall falling(U u) {
+    V n;
+    const V r = A::refined_decay(reduced(A::high(u), n), u);
+    return {polynomial(P::exp_c, r), n, not_less(A::high(u), V(-farthest))};
+  }
+
   // 1 ULP
   template <class U>
   static SOFTKNEE_INLINE V exp(U u) {
@@ -203,16 +263,16 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return scale(p.half, p.n);
   }
 
-  // a·eᵘ, 1.5 ULPs. Where eᵘ is 0, so is the product.
+  // a·eᵘ, 1.5 ULPs; the first two for u ≤ 0 only. Where eᵘ is 0, so is the product.
   template <class U>
   static SOFTKNEE_INLINE V decay_exp(U u) {
-    const Power p = decay(u);
-    return scale(p.half, p.n);
+    const Fall p = falling(u);
+    return scale_where(p.alive, p.part, p.n);
   }
   template <class U>
   static SOFTKNEE_INLINE V decay_exp_times(V a, U u) {
-    const Power p = decay(u);
-    return scale(finite_where(all(), a) * p.half, p.n);
+    const Fall p = falling(u);
+    return scale_where(p.alive, a * p.part, p.n);
   }
   template <class U>
   static SOFTKNEE_INLINE V exp_times(V a, U u) {
@@ -220,49 +280,89 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return scale(finite_where(A::high(u) < V(0.0f), a) * p.half, p.n);
   }
 
-  // a·σ(u), 2.5 ULPs. With e = exp(−|u|): 1/(1 + e) on the right, e/(1 + e) on the left, there the exponent last.
-  // Likewise a·σ(−u), from the same e.
+  template <class U>
+  static SOFTKNEE_INLINE Logistic logistic(U u) {
+    const V v = smaller(V(126.0f), A::high(u)), n = round(v * V(-1.44269504f));
+    const V r = A::reduced_by(fnms(n, V(0.693147182f), v), n, u);
+    const V most = narrow<T> ? n : smaller(V(60.0f), n), e = scale(polynomial(P::exp_c, r), most);
+    return {e, V(1.0f) + e, most - n, not_less(A::high(u), V(-farthest))};
+  }
+  static SOFTKNEE_INLINE V scaled(V a, const Logistic& l) {
+    return narrow<T> ? only(l.alive, a) : scale_where(l.alive, a, l.rest);
+  }
+  // a·σ(u), 2 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sigmoid_times(V a, U u) {
-    return logistic_times(a, decay(A::minus_size(u)), A::high(u) < V(0.0f));
+    const Logistic l = logistic(u);
+    return scaled(a / l.below, l);
   }
-  template <class U>
-  static SOFTKNEE_INLINE V sigmoid_minus_times(V a, U u) {
-    return logistic_times(a, decay(A::minus_size(u)), A::high(u) > V(0.0f));
-  }
-  static SOFTKNEE_INLINE V logistic_times(V a, Power p, M left) {
-    const V below = V(1.0f) + scale(p.half, p.n);
-    return scale(finite_where(left, a) * select(left, p.half, V(1.0f)) / below, only(left, p.n));
-  }
-  // 2.5 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sigmoid(U u) {
-    return logistic(decay(A::minus_size(u)), A::high(u) < V(0.0f));
+    return sigmoid_times(V(1.0f), u);
+  }
+  // Beside others of the same u: half precision takes one division for all of them.
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sigmoid_times(V a, U u) {
+    if constexpr (full) return sigmoid_times(a, u);
+    const Logistic l = logistic(u);
+    return scaled(a * (V(1.0f) / l.below), l);
   }
   template <class U>
-  static SOFTKNEE_INLINE V sigmoid_minus(U u) {
-    return logistic(decay(A::minus_size(u)), A::high(u) > V(0.0f));
+  static SOFTKNEE_INLINE V joint_sigmoid(U u) {
+    return sigmoid(u);
   }
-  static SOFTKNEE_INLINE V logistic(Power p, M left) {
-    return scale(select(left, p.half, V(1.0f)) / (V(1.0f) + scale(p.half, p.n)), only(left, p.n));
+  // σ(−u), 2 ULPs: e·w, w = 1/below, on the right; 1 − w on the left, 1 ULP
+  template <class U>
+  static SOFTKNEE_INLINE V complement(const Logistic& l, V w, U u) {
+    return sub_to(A::high(u) < V(0.0f), l.e * w, V(1.0f), w);
+  }
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sigmoid_minus(U u) {
+    const Logistic l = logistic(u);
+    V w = V(1.0f) / l.below;
+    if constexpr (full) w = fnma(w * (l.e - (l.below - V(1.0f))), w, w);  // what the sum has rounded, found exactly
+    return complement(l, w, u);
+  }
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sigmoid_minus_times(V a, U u) {
+    return only(A::high(u) < V(126.0f), a * joint_sigmoid_minus(u));
   }
 
-  // σ(u)·(a + b·σ(−u)), the derivative of what σ gates, 3 ULPs of the larger term
+  // a·σ(−u) + b
   template <class U>
-  static SOFTKNEE_INLINE V sigmoid_slope(V a, V b, U u) {
-    const Power p = decay(A::minus_size(u));
-    const M left = A::high(u) < V(0.0f), right = A::high(u) > V(0.0f);
-    const V e = scale(p.half, p.n), below = V(1.0f) + e;
-    const V inner = fma(finite_where(right, b), select(left, V(1.0f), e) / below, a);
-    return scale(finite_where(left, inner) * select(left, p.half, V(1.0f)) / below, only(left, p.n));
+  static SOFTKNEE_INLINE V joint_sigmoid_minus_sum(V a, U u, V b) {
+    return A::fma_where(A::high(u) < V(126.0f), a, joint_sigmoid_minus(u), b);
+  }
+  // a·sech²(u/2) = 4a·σ(u)·σ(−u)
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sech2_half_times(V a, U u) {
+    if constexpr (full) return sech2_half_times(a, u);
+    const Logistic l = logistic(u);
+    const V w = V(1.0f) / l.below;
+    return only(A::high(u) < V(126.0f), scaled(V(4.0f) * a * w * complement(l, w, u), l));
+  }
+  template <class U>
+  static SOFTKNEE_INLINE V joint_sech2_half(U u) {
+    return joint_sech2_half_times(V(1.0f), u);
+  }
+
+  // σ(u)·(a + b·σ(−u)), the derivative of what σ gates. b: Wide where its rounding counts, near a root.
+  template <class B, class U>
+  static SOFTKNEE_INLINE V sigmoid_slope(V a, B b, U u) {
+    const Logistic l = logistic(u);
+    // on the left, where the sum has its root, a + b·(1 − w) as (a + b) − b·w
+    const M left = A::high(u) < V(0.0f);
+    const V w = V(1.0f) / l.below, factor = sub_to(left, l.e * w, V(0.0f), w);
+    return scaled(A::fma_where(A::high(u) < V(126.0f), b, factor, A::add_where(left, a, b)) * w, l);
   }
 
   // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 4 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sech2_half_times(V a, U w) {
-    const Power p = decay(A::minus_size(w));
-    const V below = V(1.0f) + scale(p.half, p.n);
-    return scale(finite_where(all(), a) * p.half / (below * below), p.n + V(2.0f));
+    const Fall p = falling(A::minus_size(w));
+    const V e = scale(p.part, p.n), below = V(1.0f) + e;
+    if constexpr (narrow<T>) return only(p.alive, V(4.0f) * a * e / (below * below));
+    return scale_where(p.alive, a * p.part / (below * below), p.n + V(2.0f));
   }
   template <class U>
   static SOFTKNEE_INLINE V sech2_half(U w) {
@@ -279,24 +379,29 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return signed_as(halved + halved, u);
   }
 
-  // With t = exp(−2|u|) − 1: tanh|u| = −t/(2 + t), 2.5 ULPs. Above 0.55 float32 takes 1 − 2(1 + t)/(2 + t) for 1.5.
-  static SOFTKNEE_INLINE V tanh(V u) {
-    V n;
-    const V size = abs(u), r = reduced(larger(V(-farthest), -(size + size)), n);
+  // for u ≤ 0, where −1 + 2ⁿ·eʳ shrinks what one step of the reduction leaves
+  static SOFTKNEE_INLINE V decay_expm1(V u) {
+    const V v = larger(V(-20.0f), u), n = round(v * V(1.44269504f)), r = fnma(n, V(0.693147182f), v);
+    const V q = fma(r * r, polynomial(P::expm1_c, r), r), one = scale(V(1.0f), n);
+    return signed_as(fma(one, q, one - V(1.0f)), u);
+  }
+
+  // u: Wide where its rounding would be tanh's. tanh|u| = t/(2 + t), t = exp(2|u|) − 1, 2 ULPs: what t and the sum have rounded fades as t grows. From 10 on it is 1.
+  template <class U>
+  static SOFTKNEE_INLINE V tanh(U u) {
+    const V size = smaller(V(10.0f), abs(A::high(u))), twice = size + size, n = round(size * V(2.88539008f));
+    // exp(2|u|) is off by n·2⁻²⁹, of which tanh sees 2/(2 + t)
+    const V r = A::refined_twice(fnma(n, V(0.693147182f), twice), u);
     const V q = fma(r * r, polynomial(P::expm1_c, r), r);
     const V one = scale(V(1.0f), n), t = fma(one, q, one - V(1.0f));
-    if constexpr (!full) return signed_as(t / (V(2.0f) + t), u);
-    const V e = fma(one, q, one);
-    const M far = t < V(-0.71f);
-    const V ratio = select(far, e + e, t) / (V(2.0f) + t);
-    return signed_as(select(far, V(1.0f) - ratio, ratio), u);
+    return signed_as(t / (V(2.0f) + t), A::high(u));
   }
 
   // log(1 + eᵘ) = max(u, 0) + log(1 + e), e = exp(−|u|) ≤ 1, 2 ULPs
   template <class U>
   static SOFTKNEE_INLINE V softplus(U u) {
-    const Power p = decay(A::minus_size(u));
-    const V e = scale(p.half, p.n);
+    const Fall p = falling(A::minus_size(u));
+    const V e = scale_where(p.alive, p.part, p.n);
     return larger(V(0.0f), A::high(u)) + fma(e * e, polynomial<1>(P::log1p_c, e), e);
   }
 

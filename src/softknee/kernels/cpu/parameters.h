@@ -13,8 +13,6 @@ static void prelu_uniforms(const double* p, float* u) {
 static void swish_uniforms(const double* p, float* u) {
   const double beta = p[0];
   value(beta, u + 0);
-  value((0.25 * beta), u + 2);
-  value((2.0 * (0.5 * beta)), u + 4);
 }
 
 static void xielu_uniforms(const double* p, float* u) {
@@ -106,7 +104,7 @@ static void laplace_uniforms(const double* p, float* u) {
   value((-1.0 * ((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951)))), u + 0);
   value(mu, u + 2);
   value((1.0 / (sigma * 1.4142135623730951)), u + 4);
-  value((0.5641895835477563 * (0.7071067811865475 * (1.0 / sigma))), u + 6);
+  value((0.39894228040143265 * (1.0 / sigma)), u + 6);
 }
 
 static void silu_uniforms(const double*, float*) {}
@@ -155,9 +153,7 @@ static void swiglu_oai_uniforms(const double* p, float* u) {
   value((-limit), u + 2);
   value(alpha, u + 4);
   down(limit, u + 6);
-  value((0.25 * alpha), u + 7);
-  value((2.0 * (0.5 * alpha)), u + 9);
-  up((-limit), u + 11);
+  up((-limit), u + 7);
 }
 
 static void swiglu_clamped_uniforms(const double* p, float* u) {

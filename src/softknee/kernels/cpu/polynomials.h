@@ -14,6 +14,11 @@ constexpr float gauss_full[] = {1.0f, -0.5f, 0.124999985f, -0.020833151f, 0.0026
 constexpr float gauss_half[] = {1.0f, -0.49999985f, 0.12499787f, -0.020834574f, 0.002618634f, -0.00025901964f};  // error 2^-23.4
 constexpr float gauss_bfloat[] = {1.0f, -0.4999834f, 0.12500754f, -0.02098442f, 0.0025946107f};  // error 2^-18.4
 
+// e^t, |t| ≤ ln 2/2
+constexpr float exp_full[] = {1.0f, 1.0f, 0.49999994f, 0.16666521f, 0.041668262f, 0.008368673f, 0.0013821007f};  // error 2^-28.3
+constexpr float exp_half[] = {1.0f, 0.9999997f, 0.49999148f, 0.1666766f, 0.041898143f, 0.008288628f};  // error 2^-23.4
+constexpr float exp_bfloat[] = {1.0f, 0.9999668f, 0.50003016f, 0.16787536f, 0.04151377f};  // error 2^-18.4
+
 // (e^t − 1 − t)/t², |t| ≤ ln 2/2, relative to e^t − 1
 constexpr float expm1_full[] = {0.49999997f, 0.16666546f, 0.04166744f, 0.008366257f, 0.0013870298f};  // error 2^-26.1
 constexpr float expm1_half[] = {0.499994f, 0.16666825f, 0.04187275f, 0.008338586f};  // error 2^-21.1

@@ -26,7 +26,9 @@ SOFTKNEE_INLINE V operator*(V a, V b) { return _mm256_mul_ps(a.v, b.v); }
 SOFTKNEE_INLINE V operator/(V a, V b) { return _mm256_div_ps(a.v, b.v); }
 SOFTKNEE_INLINE V operator-(V a) { return _mm256_xor_ps(a.v, _mm256_set1_ps(-0.0f)); }
 SOFTKNEE_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
+SOFTKNEE_INLINE V fms(V a, V b, V c) { return _mm256_fmsub_ps(a.v, b.v, c.v); }
 SOFTKNEE_INLINE V fnma(V a, V b, V c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }
+SOFTKNEE_INLINE V fnms(V a, V b, V c) { return _mm256_fnmsub_ps(a.v, b.v, c.v); }
 SOFTKNEE_INLINE V smaller(V a, V b) { return _mm256_min_ps(a.v, b.v); }
 SOFTKNEE_INLINE V larger(V a, V b) { return _mm256_max_ps(a.v, b.v); }
 SOFTKNEE_INLINE V sqrt(V a) { return _mm256_sqrt_ps(a.v); }
@@ -46,6 +48,7 @@ SOFTKNEE_INLINE M operator<(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_
 SOFTKNEE_INLINE M operator<=(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
 SOFTKNEE_INLINE M operator>(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
+SOFTKNEE_INLINE M not_less(V a, V b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_NLT_UQ)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {_mm256_and_ps(a.m, b.m)}; }
 SOFTKNEE_INLINE bool any(M a) { return _mm256_movemask_ps(a.m) != 0; }
@@ -53,6 +56,10 @@ SOFTKNEE_INLINE M all() { return {_mm256_castsi256_ps(_mm256_set1_epi32(-1))}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm256_blendv_ps(b.v, a.v, m.m); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm256_and_ps(m.m, a.v); }
 SOFTKNEE_INLINE V add_where(M m, V a, V b) { return a + only(m, b); }
+SOFTKNEE_INLINE V sub_where(M m, V a, V b) { return a - only(m, b); }
+SOFTKNEE_INLINE V sub_to(M m, V a, V b, V c) { return select(m, b - c, a); }
+SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return select(m, fma(a, b, c), c); }
+SOFTKNEE_INLINE V scale_where(M m, V a, V n) { return only(m, scale(a, n)); }
 SOFTKNEE_INLINE V signed_as(V size, V sign) {
   const __m256 bit = _mm256_set1_ps(-0.0f);
   return _mm256_or_ps(_mm256_andnot_ps(bit, size.v), _mm256_and_ps(bit, sign.v));

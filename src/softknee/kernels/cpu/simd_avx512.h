@@ -26,7 +26,9 @@ SOFTKNEE_INLINE V operator*(V a, V b) { return _mm512_mul_ps(a.v, b.v); }
 SOFTKNEE_INLINE V operator/(V a, V b) { return _mm512_div_ps(a.v, b.v); }
 SOFTKNEE_INLINE V operator-(V a) { return _mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f)); }
 SOFTKNEE_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+SOFTKNEE_INLINE V fms(V a, V b, V c) { return _mm512_fmsub_ps(a.v, b.v, c.v); }
 SOFTKNEE_INLINE V fnma(V a, V b, V c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }
+SOFTKNEE_INLINE V fnms(V a, V b, V c) { return _mm512_fnmsub_ps(a.v, b.v, c.v); }
 SOFTKNEE_INLINE V smaller(V a, V b) { return _mm512_min_ps(a.v, b.v); }
 SOFTKNEE_INLINE V larger(V a, V b) { return _mm512_max_ps(a.v, b.v); }
 SOFTKNEE_INLINE V sqrt(V a) { return _mm512_sqrt_ps(a.v); }
@@ -38,6 +40,7 @@ SOFTKNEE_INLINE M operator<(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 SOFTKNEE_INLINE M operator<=(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
 SOFTKNEE_INLINE M operator>(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+SOFTKNEE_INLINE M not_less(V a, V b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 SOFTKNEE_INLINE bool any(M a) { return a.m != 0; }
@@ -45,6 +48,10 @@ SOFTKNEE_INLINE M all() { return {0xffff}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return _mm512_maskz_mov_ps(m.m, a.v); }
 SOFTKNEE_INLINE V add_where(M m, V a, V b) { return _mm512_mask_add_ps(a.v, m.m, a.v, b.v); }
+SOFTKNEE_INLINE V sub_where(M m, V a, V b) { return _mm512_mask_sub_ps(a.v, m.m, a.v, b.v); }
+SOFTKNEE_INLINE V sub_to(M m, V a, V b, V c) { return _mm512_mask_sub_ps(a.v, m.m, b.v, c.v); }
+SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return _mm512_mask3_fmadd_ps(a.v, b.v, c.v, m.m); }
+SOFTKNEE_INLINE V scale_where(M m, V a, V n) { return _mm512_maskz_scalef_ps(m.m, a.v, n.v); }
 SOFTKNEE_INLINE V signed_as(V size, V sign) {
   // bitwise: sign of the one, the rest of the other
   const __m512i rest = _mm512_set1_epi32(0x7fffffff);
@@ -83,9 +90,9 @@ SOFTKNEE_INLINE V widened(__m256i bits, bfloat) {
 SOFTKNEE_INLINE V widened(__m256i bits, half) { return _mm512_cvtph_ps(bits); }
 // The nearest bfloat16, ties to even, in the high half; a NaN of bfloat16 stays one, since its low half is 0.
 SOFTKNEE_INLINE __m512i rounded(V a) {
-  const __m512i bits = _mm512_castps_si512(a.v);
-  const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  return _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
+  const __m512i bits = _mm512_castps_si512(a.v), sum = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  return _mm512_mask_add_epi32(sum, odd, sum, _mm512_set1_epi32(1));
 }
 SOFTKNEE_INLINE __m256i narrowed(V a, bfloat) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(a), 16)); }
 SOFTKNEE_INLINE __m256i narrowed(V a, half) {

@@ -4,10 +4,14 @@
 //   round              to the nearest whole number, ties to even
 //   scale(a, n)        a·2ⁿ for whole n, rounded once unless the result is subnormal
 //   select(m, a, b)    a where m, else b;  only(m, a): a where m, else 0
-//   add_where(m, …)  a + b where m, else a (or a + 0)
+//   add_where(m, …)    a + b where m, else a (or a + 0); likewise sub_where
+//   sub_to(m, a, b, c) b − c where m, else a
+//   fma_where(m, …)    a·b + c where m, else c
+//   scale_where(m, …)  a·2ⁿ where m, else 0, n then of any kind
+//   not_less(a, b)     a ≥ b, or either is NaN
 //   signed_as(a, b)    |a| with b's sign bit
 //   finite_where(m, a) where m, ±∞ becomes the largest finite number of that sign
-//   fma, fnma          a·b + c and −a·b + c, rounded once
+//   fma, fms           a·b + c and a·b − c, rounded once;  fnma, fnms: −a·b + c and −a·b − c
 //   total, highest     of the lanes: the sum by halves (lane l and l + lanes/2 first), the largest
 //   lookup(table, w)   the entry whose number is in bits 21 to 24 of w: which quarter of an octave, for four octaves
 #pragma once
@@ -63,7 +67,9 @@ SOFTKNEE_INLINE V operator*(V a, V b) { return V(a.v * b.v); }
 SOFTKNEE_INLINE V operator/(V a, V b) { return V(a.v / b.v); }
 SOFTKNEE_INLINE V operator-(V a) { return V(float_of(bits_of(a.v) ^ 0x80000000u)); }
 SOFTKNEE_INLINE V fma(V a, V b, V c) { return V(fused(a.v, b.v, c.v)); }
+SOFTKNEE_INLINE V fms(V a, V b, V c) { return V(fused(a.v, b.v, -c.v)); }
 SOFTKNEE_INLINE V fnma(V a, V b, V c) { return V(fused(-a.v, b.v, c.v)); }
+SOFTKNEE_INLINE V fnms(V a, V b, V c) { return V(fused(-a.v, b.v, -c.v)); }
 SOFTKNEE_INLINE V smaller(V a, V b) { return V(a.v < b.v ? a.v : b.v); }
 SOFTKNEE_INLINE V larger(V a, V b) { return V(a.v > b.v ? a.v : b.v); }
 SOFTKNEE_INLINE V sqrt(V a) { return V(__builtin_sqrtf(a.v)); }
@@ -81,6 +87,7 @@ SOFTKNEE_INLINE M operator<(V a, V b) { return {a.v < b.v}; }
 SOFTKNEE_INLINE M operator<=(V a, V b) { return {a.v <= b.v}; }
 SOFTKNEE_INLINE M operator>(V a, V b) { return {a.v > b.v}; }
 SOFTKNEE_INLINE M operator>=(V a, V b) { return {a.v >= b.v}; }
+SOFTKNEE_INLINE M not_less(V a, V b) { return {!(a.v < b.v)}; }
 SOFTKNEE_INLINE M unordered(V a) { return {!(a.v == a.v)}; }
 SOFTKNEE_INLINE M operator&(M a, M b) { return {a.m && b.m}; }
 SOFTKNEE_INLINE bool any(M a) { return a.m; }
@@ -88,6 +95,10 @@ SOFTKNEE_INLINE M all() { return {true}; }
 SOFTKNEE_INLINE V select(M m, V a, V b) { return V(m.m ? a.v : b.v); }
 SOFTKNEE_INLINE V only(M m, V a) { return V(m.m ? a.v : 0.0f); }
 SOFTKNEE_INLINE V add_where(M m, V a, V b) { return a + only(m, b); }
+SOFTKNEE_INLINE V sub_where(M m, V a, V b) { return a - only(m, b); }
+SOFTKNEE_INLINE V sub_to(M m, V a, V b, V c) { return select(m, b - c, a); }
+SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return select(m, fma(a, b, c), c); }
+SOFTKNEE_INLINE V scale_where(M m, V a, V n) { return only(m, scale(a, n)); }
 SOFTKNEE_INLINE V signed_as(V size, V sign) {
   return V(float_of((bits_of(size.v) & 0x7fffffffu) | (bits_of(sign.v) & 0x80000000u)));
 }

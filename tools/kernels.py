@@ -71,7 +71,8 @@ def parameters(found: list[tuple[Activation, Code]]) -> str:
         declared = "".join(f", float {name}" for name in activation.parameters)
         count = len(activation.parameters)
         lines.append(
-            f'    {{"{activation.name}", {len(activation.inputs)}, {count}, "{declared}", {activation.name}_uniforms}},'
+            f'    {{"{activation.name}", {len(activation.inputs)}, {count}, "{declared}", '
+            f"{activation.name}_uniforms<float>, {activation.name}_uniforms<double>}},"
         )
     lines += ["};", "", f"constexpr int count = {len(found)};", ""]
     lines += ["}  // namespace parameters", "}  // namespace softknee", ""]

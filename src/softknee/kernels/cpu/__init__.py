@@ -3,13 +3,13 @@
     forward(activation, x, *parameters)             f(x); of a gated activation (activation, gate, up, *parameters)
     derivatives(activation, grad, x, *parameters)   (grad·f′(x),); of a gated one grad times both partials
 
-float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one dtype.
+float64, float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one dtype.
 Everything else gets None, and the caller takes another path: another dtype or device, a tensor parameter, an activation
 that is not the catalog's own, an installation whose library was not built. A result's bits do not depend on threads,
 alignment, strides or where a value stands.
 
 The library holds the loops for several instruction sets and takes the widest that the processor has; the environment
-variable SOFTKNEE_ISA (avx512, avx2, portable) forces one, for tests.
+variable SOFTKNEE_ISA (avx512, avx2, portable) forces one, for tests. float64 goes by the C library, one at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ...errors import InputError
 
 LIBRARY = Path(__file__).parent / "_kernels.so"
 ISAS = ("avx512", "avx2", "portable")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @functools.cache

@@ -13,21 +13,22 @@ struct bfloat {
   uint16_t bits;
 };
 
-enum Kind { float32, float16, bfloat16 };  // in the order of the tables below
-constexpr int kinds = 3;
+enum Kind { float32, float16, bfloat16, float64 };  // the first three in the order of the tables below
+constexpr int floats = 3;
 
 // n elements of contiguous inputs to contiguous outputs, which may be the same memory. uniforms: what depends on the
-// parameters alone, see activations.h.
-typedef void Loop(int64_t n, const void* const* inputs, void* const* outputs, const float* uniforms);
+// parameters alone, see activations.h; doubles for float64, else floats.
+typedef void Loop(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms);
 
 struct Loops {
-  Loop* forward[kinds];   // inputs x, or gate and up
-  Loop* backward[kinds];  // inputs grad, x → grad·f′; or grad, gate, up → both
+  Loop* forward;   // inputs x, or gate and up
+  Loop* backward;  // inputs grad, x → grad·f′; or grad, gate, up → both
 };
 
-// By the activation's index in parameters.h.
-extern const Loops* const loops_avx512;
-extern const Loops* const loops_avx2;
-extern const Loops* const loops_portable;
+// By kind, and by the activation's index in parameters.h.
+extern const Loops* const loops_avx512[floats];
+extern const Loops* const loops_avx2[floats];
+extern const Loops* const loops_portable[floats];
+extern const Loops* const loops_double;
 
 }  // namespace softknee

@@ -7,7 +7,7 @@
 //   softknee::swiglu(Tensor gate, Tensor up) -> Tensor
 //   softknee::swiglu_backward(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)
 //
-// Inputs: one dtype of float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
+// Inputs: one dtype of float64, float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
 // one activation at a time, by `softknee_register`, since all of them would add a tenth of a second to the import.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -32,7 +32,8 @@ struct Entry {
   int inputs;
   int parameters;
   const char* declared;
-  void (*uniforms)(const double* parameters, float* uniforms);
+  void (*floats)(const double* parameters, float* uniforms);
+  void (*doubles)(const double* parameters, double* uniforms);
 };
 
 namespace parameters {
@@ -50,6 +51,13 @@ static void down(double x, float* u) {
   u[0] = static_cast<float>(x);
   if (u[0] > x) u[0] = std::nextafter(u[0], -INFINITY);
 }
+
+static void value(double x, double* u) {
+  u[0] = x;
+  u[1] = 0.0;
+}
+static void up(double x, double* u) { u[0] = x; }
+static void down(double x, double* u) { u[0] = x; }
 
 // The primitives of the op table on numbers.
 using std::abs;
@@ -84,7 +92,7 @@ using torch::stable::detail::StableLibrary;
 
 struct Isa {
   const char* name;
-  const Loops* loops;
+  const Loops* const* loops;
   bool runs;
 };
 
@@ -128,6 +136,8 @@ static int kind_of(const Tensor& x) {
       return float16;
     case torch::headeronly::ScalarType::BFloat16:
       return bfloat16;
+    case torch::headeronly::ScalarType::Double:
+      return float64;
     default:
       return -1;
   }
@@ -211,7 +221,7 @@ static void gather(const T* from, int64_t stride, int64_t n, T* to) {
 // Elements [begin, end) of the walk: rows that lie close together are read in place, others by way of a buffer.
 template <class T>
 static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* inputs, void* const* outputs,
-                 int written, Loop* loop, const float* uniforms) {
+                 int written, Loop* loop, const void* uniforms) {
   constexpr int64_t piece = 1024;
   const size_t inner = w.sizes.size() - 1;
   const int64_t length = w.sizes[inner];
@@ -259,10 +269,12 @@ static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* i
 }
 
 static void run(const Walk& w, int kind, const void* const* inputs, void* const* outputs, int written, Loop* loop,
-                const float* uniforms) {
+                const void* uniforms) {
   const auto part = [&](int64_t begin, int64_t end) {
     if (kind == float32) {
       rows<float>(w, begin, end, inputs, outputs, written, loop, uniforms);
+    } else if (kind == float64) {
+      rows<double>(w, begin, end, inputs, outputs, written, loop, uniforms);
     } else {
       rows<uint16_t>(w, begin, end, inputs, outputs, written, loop, uniforms);
     }
@@ -308,7 +320,7 @@ enum Form { forward_form, out_form, backward_form };
 static void compute(const Entry& entry, Form form, const Tensor* const* inputs, int count, const double* values,
                     Tensor* outputs, int written) {
   const int kind = kind_of(*inputs[0]);
-  STD_TORCH_CHECK(kind >= 0, "softknee::", entry.name, " takes float32, float16 or bfloat16; convert the input");
+  STD_TORCH_CHECK(kind >= 0, "softknee::", entry.name, " takes float64, float32, float16 or bfloat16; convert the input");
   for (int t = 1; t < count; ++t) {
     STD_TORCH_CHECK(kind_of(*inputs[t]) == kind, "softknee::", entry.name, ": the inputs must have one dtype");
   }
@@ -330,14 +342,20 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
   if (device != aoti_torch_device_type_cpu()) return;  // a meta tensor has a shape and no values
   const Walk w = walk(inputs, count, shape, order);
   if (w.elements == 0) return;
-  float uniforms[parameters::most_uniforms];
-  entry.uniforms(values, uniforms);
+  float floats[parameters::most_uniforms];
+  double doubles[parameters::most_uniforms];
+  if (kind == float64) {
+    entry.doubles(values, doubles);
+  } else {
+    entry.floats(values, floats);
+  }
   const void* from[most];
   void* to[2];
   for (int t = 0; t < count; ++t) from[t] = inputs[t]->const_data_ptr();
   for (int o = 0; o < written; ++o) to[o] = outputs[o].mutable_data_ptr();
-  const Loops& loops = isa().loops[&entry - parameters::entries];
-  run(w, kind, from, to, written, (form == backward_form ? loops.backward : loops.forward)[kind], uniforms);
+  const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
+  Loop* loop = form == backward_form ? loops.backward : loops.forward;
+  run(w, kind, from, to, written, loop, kind == float64 ? static_cast<const void*>(doubles) : floats);
 }
 
 static void boxed(const Entry& entry, Form form, StableIValue* stack) {

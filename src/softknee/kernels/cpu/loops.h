@@ -43,40 +43,38 @@ SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* out
   }
 }
 
-template <class F>
+template <class F, class T>
 struct Unary {
-  template <class T>
-  static void forward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+  static void forward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
+    const real* __restrict u = static_cast<const real*>(uniforms);
     each<T, 1, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       b[0] = F::template forward<Math<T>>(a[0], u);
     });
   }
-  template <class T>
-  static void backward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+  static void backward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
+    const real* __restrict u = static_cast<const real*>(uniforms);
     each<T, 2, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       b[0] = F::template backward<Math<T>>(a[0], a[1], u);
     });
   }
-  static constexpr Loops loops = {
-      {forward<float>, forward<half>, forward<bfloat>}, {backward<float>, backward<half>, backward<bfloat>}};
+  static constexpr Loops loops = {forward, backward};
 };
 
-template <class F>
+template <class F, class T>
 struct Gated {
-  template <class T>
-  static void forward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+  static void forward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
+    const real* __restrict u = static_cast<const real*>(uniforms);
     each<T, 2, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       b[0] = F::template forward<Math<T>>(a[0], a[1], u);
     });
   }
-  template <class T>
-  static void backward(int64_t n, const void* const* inputs, void* const* outputs, const float* __restrict u) {
+  static void backward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
+    const real* __restrict u = static_cast<const real*>(uniforms);
     each<T, 3, 2>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       F::template backward<Math<T>>(a[0], a[1], a[2], u, b[0], b[1]);
     });
   }
-  static constexpr Loops loops = {
-      {forward<float>, forward<half>, forward<bfloat>}, {backward<float>, backward<half>, backward<bfloat>}};
+  static constexpr Loops loops = {forward, backward};
 };
 
 }  // namespace SOFTKNEE_ISA

@@ -360,6 +360,15 @@ def code(activation: Activation) -> Code:
     for root in roots:
         unsteady_names |= dict.fromkeys(unsteady(root, names, tuple(activation.parameters), defaults))
     backward = _function(activation, slots, "backward", roots, names, tuple(unsteady_names))
+    learned = [name for name, p in activation.parameters.items() if p.learnable]
+    if learned:
+        partials = [activation.composite.derivatives[activation.names.index(n)] for n in (*inputs, *learned)]
+        roots = [_of_grad(partial.expression, partial.names[0]) for partial in partials]
+        for root in roots:
+            unsteady_names |= dict.fromkeys(unsteady(root, names, tuple(activation.parameters), defaults))
+        words = (*inputs, *learned)
+        backward += _function(activation, slots, "gradients", roots, names, tuple(unsteady_names), words)
+        backward.append(f"  static constexpr int learned = {len(learned)};")
     functor = "\n".join([f"// {activation.summary}", f"struct {activation.name} {{", *forward, *backward, "};", ""])
     return Code(functor, _uniforms(activation, slots), slots.size)
 
@@ -381,17 +390,22 @@ def _function(
     roots: Sequence[Expr],
     inputs: Sequence[str],
     finite: Sequence[str],
+    words: Sequence[str] = (),
 ) -> list[str]:
+    """words: whose gradients the roots are, written to an array; else those of the inputs, by reference if several."""
     emitter = Emitter(inputs, slots)
     results = emitter.emit(roots, finite)
     arguments = [f"V {identifier(i)}" for i in inputs] + ["U u"]
-    if len(roots) > 1:
+    if words:
+        arguments += ["V* of"]
+        last = [f"    of[{k}] = {r};  // {word}" for k, (r, word) in enumerate(zip(results, words, strict=True))]
+    elif len(roots) > 1:
         of = [f"of_{i}" for i in activation.inputs]
         arguments += [f"V& {o}" for o in of]
         last = [f"    {o} = {r};" for o, r in zip(of, results, strict=True)]
     else:
         last = [f"    return {results[0]};"]
-    kind = "V" if len(roots) == 1 else "void"
+    kind = "V" if len(roots) == 1 and not words else "void"
     return [
         "  template <class A, class U>",
         f"  static SOFTKNEE_INLINE {kind} {name}({', '.join(arguments)}) {{",

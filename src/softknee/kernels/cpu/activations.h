@@ -21,6 +21,17 @@ struct prelu {
     const V t2 = grad * t1;
     return t2;
   }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
+    const M t0 = x > V(0.0);
+    const V t1 = A::where(t0, V(1.0), V(u[0]));
+    const V t2 = grad * t1;
+    const V t3 = A::where(t0, V(0.0), x);
+    const V t4 = grad * t3;
+    of[0] = t2;  // x
+    of[1] = t4;  // weight
+  }
+  static constexpr int learned = 1;
 };
 
 // x·σ(beta·x), beta learned. With beta = 1 it is SiLU, which many libraries call swish; 1.702 is quick_gelu.
@@ -42,6 +53,22 @@ struct swish {
     const V t6 = grad * t5;
     return t6;
   }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
+    const auto t0 = A::product(A::wide(u[0], u[1]), x);
+    const V t1 = A::sigmoid(t0);
+    const V t2 = V(u[2]) * x;
+    const auto t3 = A::product(A::wide(u[4], u[5]), x);
+    const V t4 = A::sech2_half_times(t2, t3);
+    const V t5 = t1 + t4;
+    const V t6 = grad * t5;
+    const V t7 = grad * x;
+    const V t8 = V(0.25) * t7 * x;
+    const V t9 = A::sech2_half_times(t8, t3);
+    of[0] = t6;  // x
+    of[1] = t9;  // beta
+  }
+  static constexpr int learned = 1;
 };
 
 // Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
@@ -75,6 +102,35 @@ struct xielu {
     const V t11 = grad * t10;
     return t11;
   }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
+    const M t0 = x > V(0.0);
+    const V t1 = V(u[0]) * x;
+    const V t2 = t1 + V(u[2]) + V(u[3]);
+    const V t3 = t2 + t1;
+    const M t4 = x > V(u[10]);
+    const V t5 = A::where(t4, V(0.0), V(1.0));
+    const V t6 = V(u[6]) * t5;
+    const V t7 = smaller(V(u[8]), x);
+    const V t8 = A::exp_times(t6, t7);
+    const V t9 = t8 - V(u[4]) - V(u[5]);
+    const V t10 = A::where(t0, t3, t9);
+    const V t11 = grad * t10;
+    const V t12 = x * x;
+    const V t13 = A::sigmoid_times(t12, A::wide(u[11], u[12]));
+    const V t14 = A::where(t0, t13, V(0.0));
+    const V t15 = grad * t14;
+    const V t16 = A::expm1(t7);
+    const V t17 = A::sigmoid_times(t16, A::wide(u[13], u[14]));
+    const V t18 = A::sigmoid_times(x, A::wide(u[13], u[14]));
+    const V t19 = t17 - t18;
+    const V t20 = A::where(t0, V(0.0), t19);
+    const V t21 = grad * t20;
+    of[0] = t11;  // x
+    of[1] = t15;  // alpha_p
+    of[2] = t21;  // alpha_n
+  }
+  static constexpr int learned = 2;
 };
 
 // Rectified linear unit, max(x, 0). Derivative 0 at 0.
@@ -964,9 +1020,9 @@ struct situ_glu {
 }  // namespace softknee
 
 #define SOFTKNEE_ACTIVATIONS \
-  SOFTKNEE_UNARY(prelu) \
-  SOFTKNEE_UNARY(swish) \
-  SOFTKNEE_UNARY(xielu) \
+  SOFTKNEE_LEARNED(prelu) \
+  SOFTKNEE_LEARNED(swish) \
+  SOFTKNEE_LEARNED(xielu) \
   SOFTKNEE_UNARY(relu) \
   SOFTKNEE_UNARY(relu6) \
   SOFTKNEE_UNARY(relu2) \

@@ -78,6 +78,7 @@ template <class T>
 struct Math {
   static SOFTKNEE_INLINE V wide(double x) { return V(x); }
   static SOFTKNEE_INLINE V wide(double x, double) { return V(x); }
+  static SOFTKNEE_INLINE V wide(V x, V) { return x; }
   static SOFTKNEE_INLINE V product(V a, V b) { return a * b; }
   static SOFTKNEE_INLINE V sum(V a, V b) { return a + b; }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }

@@ -9,7 +9,9 @@ template <class T>
 static constexpr Loops table[] = {
 #define SOFTKNEE_UNARY(name) Unary<activations::name, T>::loops,
 #define SOFTKNEE_GATED(name) Gated<activations::name, T>::loops,
+#define SOFTKNEE_LEARNED(name) Learned<activations::name, T>::loops,
     SOFTKNEE_ACTIVATIONS
+#undef SOFTKNEE_LEARNED
 #undef SOFTKNEE_UNARY
 #undef SOFTKNEE_GATED
 };

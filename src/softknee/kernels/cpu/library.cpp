@@ -32,8 +32,11 @@ struct Entry {
   int inputs;
   int parameters;
   const char* declared;
+  int size;  // of the uniforms
   void (*floats)(const double* parameters, float* uniforms);
   void (*doubles)(const double* parameters, double* uniforms);
+  int learned;  // a bit for each parameter that may be a tensor
+  const char* tensors;
 };
 
 namespace parameters {

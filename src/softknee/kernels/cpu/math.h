@@ -52,6 +52,7 @@ struct Arithmetic {
   using Wide = V;
   static SOFTKNEE_INLINE V wide(double x) { return V(static_cast<float>(x)); }
   static SOFTKNEE_INLINE V wide(float hi, float) { return V(hi); }
+  static SOFTKNEE_INLINE V wide(V hi, V) { return hi; }
   static SOFTKNEE_INLINE V product(V a, V b) { return a * b; }
   static SOFTKNEE_INLINE V sum(V a, V b) { return a + b; }
   static SOFTKNEE_INLINE V high(V a) { return a; }
@@ -68,6 +69,7 @@ struct Arithmetic<float> {
   using Wide = Pair;
   static SOFTKNEE_INLINE Pair wide(double x) { return Pair(V(static_cast<float>(x)), V(rest(x))); }
   static SOFTKNEE_INLINE Pair wide(float hi, float lo) { return Pair(V(hi), V(lo)); }
+  static SOFTKNEE_INLINE Pair wide(V hi, V lo) { return Pair(hi, lo); }
   static SOFTKNEE_INLINE Pair product(V a, V b) {
     const V hi = a * b;
     return Pair(hi, fma(a, b, -hi));

@@ -31,6 +31,8 @@ static void xielu_uniforms(const double* p, R* u) {
   value((beta + softplus(alpha_n)), u + 6);
   value(eps, u + 8);
   down(eps, u + 10);
+  value(alpha_p, u + 11);
+  value(alpha_n, u + 13);
 }
 
 template <class R>
@@ -220,48 +222,48 @@ static void situ_glu_uniforms(const double* p, R* u) {
   value((2.0 * (1.0 / up_cap)), u + 12);
 }
 
-constexpr int most_uniforms = 14;
+constexpr int most_uniforms = 15;
 
 static const Entry entries[] = {
-    {"prelu", 1, 1, ", float weight", prelu_uniforms<float>, prelu_uniforms<double>},
-    {"swish", 1, 1, ", float beta", swish_uniforms<float>, swish_uniforms<double>},
-    {"xielu", 1, 4, ", float alpha_p, float alpha_n, float beta, float eps", xielu_uniforms<float>, xielu_uniforms<double>},
-    {"relu", 1, 0, "", relu_uniforms<float>, relu_uniforms<double>},
-    {"relu6", 1, 0, "", relu6_uniforms<float>, relu6_uniforms<double>},
-    {"relu2", 1, 0, "", relu2_uniforms<float>, relu2_uniforms<double>},
-    {"leaky_relu", 1, 1, ", float negative_slope", leaky_relu_uniforms<float>, leaky_relu_uniforms<double>},
-    {"thresholded_relu", 1, 1, ", float threshold", thresholded_relu_uniforms<float>, thresholded_relu_uniforms<double>},
-    {"hardtanh", 1, 2, ", float min_val, float max_val", hardtanh_uniforms<float>, hardtanh_uniforms<double>},
-    {"elu", 1, 1, ", float alpha", elu_uniforms<float>, elu_uniforms<double>},
-    {"celu", 1, 1, ", float alpha", celu_uniforms<float>, celu_uniforms<double>},
-    {"selu", 1, 0, "", selu_uniforms<float>, selu_uniforms<double>},
-    {"hardswish", 1, 0, "", hardswish_uniforms<float>, hardswish_uniforms<double>},
-    {"hardshrink", 1, 1, ", float lambd", hardshrink_uniforms<float>, hardshrink_uniforms<double>},
-    {"softshrink", 1, 1, ", float lambd", softshrink_uniforms<float>, softshrink_uniforms<double>},
-    {"tanhshrink", 1, 0, "", tanhshrink_uniforms<float>, tanhshrink_uniforms<double>},
-    {"sigmoid", 1, 0, "", sigmoid_uniforms<float>, sigmoid_uniforms<double>},
-    {"hardsigmoid", 1, 0, "", hardsigmoid_uniforms<float>, hardsigmoid_uniforms<double>},
-    {"tanh", 1, 0, "", tanh_uniforms<float>, tanh_uniforms<double>},
-    {"softcap", 1, 1, ", float cap", softcap_uniforms<float>, softcap_uniforms<double>},
-    {"softsign", 1, 0, "", softsign_uniforms<float>, softsign_uniforms<double>},
-    {"laplace", 1, 2, ", float mu, float sigma", laplace_uniforms<float>, laplace_uniforms<double>},
-    {"silu", 1, 0, "", silu_uniforms<float>, silu_uniforms<double>},
-    {"gelu", 1, 0, "", gelu_uniforms<float>, gelu_uniforms<double>},
-    {"gelu_tanh", 1, 0, "", gelu_tanh_uniforms<float>, gelu_tanh_uniforms<double>},
-    {"quick_gelu", 1, 0, "", quick_gelu_uniforms<float>, quick_gelu_uniforms<double>},
-    {"mish", 1, 0, "", mish_uniforms<float>, mish_uniforms<double>},
-    {"softplus", 1, 2, ", float beta, float threshold", softplus_uniforms<float>, softplus_uniforms<double>},
-    {"logsigmoid", 1, 0, "", logsigmoid_uniforms<float>, logsigmoid_uniforms<double>},
-    {"sqrt_softplus", 1, 0, "", sqrt_softplus_uniforms<float>, sqrt_softplus_uniforms<double>},
-    {"squareplus", 1, 1, ", float b", squareplus_uniforms<float>, squareplus_uniforms<double>},
-    {"sparse_plus", 1, 0, "", sparse_plus_uniforms<float>, sparse_plus_uniforms<double>},
-    {"glu", 2, 0, "", glu_uniforms<float>, glu_uniforms<double>},
-    {"reglu", 2, 0, "", reglu_uniforms<float>, reglu_uniforms<double>},
-    {"geglu", 2, 0, "", geglu_uniforms<float>, geglu_uniforms<double>},
-    {"swiglu", 2, 0, "", swiglu_uniforms<float>, swiglu_uniforms<double>},
-    {"swiglu_oai", 2, 2, ", float alpha, float limit", swiglu_oai_uniforms<float>, swiglu_oai_uniforms<double>},
-    {"swiglu_clamped", 2, 1, ", float limit", swiglu_clamped_uniforms<float>, swiglu_clamped_uniforms<double>},
-    {"situ_glu", 2, 2, ", float gate_cap, float up_cap", situ_glu_uniforms<float>, situ_glu_uniforms<double>},
+    {"prelu", 1, 1, ", float weight", 2, prelu_uniforms<float>, prelu_uniforms<double>, 1, ", Tensor weight"},
+    {"swish", 1, 1, ", float beta", 6, swish_uniforms<float>, swish_uniforms<double>, 1, ", Tensor beta"},
+    {"xielu", 1, 4, ", float alpha_p, float alpha_n, float beta, float eps", 15, xielu_uniforms<float>, xielu_uniforms<double>, 3, ", Tensor alpha_p, Tensor alpha_n, float beta, float eps"},
+    {"relu", 1, 0, "", 0, relu_uniforms<float>, relu_uniforms<double>, 0, ""},
+    {"relu6", 1, 0, "", 0, relu6_uniforms<float>, relu6_uniforms<double>, 0, ""},
+    {"relu2", 1, 0, "", 0, relu2_uniforms<float>, relu2_uniforms<double>, 0, ""},
+    {"leaky_relu", 1, 1, ", float negative_slope", 2, leaky_relu_uniforms<float>, leaky_relu_uniforms<double>, 0, ""},
+    {"thresholded_relu", 1, 1, ", float threshold", 1, thresholded_relu_uniforms<float>, thresholded_relu_uniforms<double>, 0, ""},
+    {"hardtanh", 1, 2, ", float min_val, float max_val", 6, hardtanh_uniforms<float>, hardtanh_uniforms<double>, 0, ""},
+    {"elu", 1, 1, ", float alpha", 2, elu_uniforms<float>, elu_uniforms<double>, 0, ""},
+    {"celu", 1, 1, ", float alpha", 6, celu_uniforms<float>, celu_uniforms<double>, 0, ""},
+    {"selu", 1, 0, "", 0, selu_uniforms<float>, selu_uniforms<double>, 0, ""},
+    {"hardswish", 1, 0, "", 0, hardswish_uniforms<float>, hardswish_uniforms<double>, 0, ""},
+    {"hardshrink", 1, 1, ", float lambd", 1, hardshrink_uniforms<float>, hardshrink_uniforms<double>, 0, ""},
+    {"softshrink", 1, 1, ", float lambd", 3, softshrink_uniforms<float>, softshrink_uniforms<double>, 0, ""},
+    {"tanhshrink", 1, 0, "", 0, tanhshrink_uniforms<float>, tanhshrink_uniforms<double>, 0, ""},
+    {"sigmoid", 1, 0, "", 0, sigmoid_uniforms<float>, sigmoid_uniforms<double>, 0, ""},
+    {"hardsigmoid", 1, 0, "", 0, hardsigmoid_uniforms<float>, hardsigmoid_uniforms<double>, 0, ""},
+    {"tanh", 1, 0, "", 0, tanh_uniforms<float>, tanh_uniforms<double>, 0, ""},
+    {"softcap", 1, 1, ", float cap", 7, softcap_uniforms<float>, softcap_uniforms<double>, 0, ""},
+    {"softsign", 1, 0, "", 0, softsign_uniforms<float>, softsign_uniforms<double>, 0, ""},
+    {"laplace", 1, 2, ", float mu, float sigma", 8, laplace_uniforms<float>, laplace_uniforms<double>, 0, ""},
+    {"silu", 1, 0, "", 0, silu_uniforms<float>, silu_uniforms<double>, 0, ""},
+    {"gelu", 1, 0, "", 0, gelu_uniforms<float>, gelu_uniforms<double>, 0, ""},
+    {"gelu_tanh", 1, 0, "", 0, gelu_tanh_uniforms<float>, gelu_tanh_uniforms<double>, 0, ""},
+    {"quick_gelu", 1, 0, "", 0, quick_gelu_uniforms<float>, quick_gelu_uniforms<double>, 0, ""},
+    {"mish", 1, 0, "", 0, mish_uniforms<float>, mish_uniforms<double>, 0, ""},
+    {"softplus", 1, 2, ", float beta, float threshold", 7, softplus_uniforms<float>, softplus_uniforms<double>, 0, ""},
+    {"logsigmoid", 1, 0, "", 0, logsigmoid_uniforms<float>, logsigmoid_uniforms<double>, 0, ""},
+    {"sqrt_softplus", 1, 0, "", 0, sqrt_softplus_uniforms<float>, sqrt_softplus_uniforms<double>, 0, ""},
+    {"squareplus", 1, 1, ", float b", 4, squareplus_uniforms<float>, squareplus_uniforms<double>, 0, ""},
+    {"sparse_plus", 1, 0, "", 0, sparse_plus_uniforms<float>, sparse_plus_uniforms<double>, 0, ""},
+    {"glu", 2, 0, "", 0, glu_uniforms<float>, glu_uniforms<double>, 0, ""},
+    {"reglu", 2, 0, "", 0, reglu_uniforms<float>, reglu_uniforms<double>, 0, ""},
+    {"geglu", 2, 0, "", 0, geglu_uniforms<float>, geglu_uniforms<double>, 0, ""},
+    {"swiglu", 2, 0, "", 0, swiglu_uniforms<float>, swiglu_uniforms<double>, 0, ""},
+    {"swiglu_oai", 2, 2, ", float alpha, float limit", 12, swiglu_oai_uniforms<float>, swiglu_oai_uniforms<double>, 0, ""},
+    {"swiglu_clamped", 2, 1, ", float limit", 6, swiglu_clamped_uniforms<float>, swiglu_clamped_uniforms<double>, 0, ""},
+    {"situ_glu", 2, 2, ", float gate_cap, float up_cap", 14, situ_glu_uniforms<float>, situ_glu_uniforms<double>, 0, ""},
 };
 
 constexpr int count = 39;

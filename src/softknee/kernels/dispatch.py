@@ -18,7 +18,7 @@ from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
 from . import cpu, tables
-from .paths import Path, choose, uncompiled
+from .paths import Path, choose, learned, uncompiled
 
 
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
@@ -84,6 +84,10 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
     if training:
         return Path("composite", "composite", "it draws its own noise")
+    if _takes_tensors(activation, x, [*resolved.values()]):
+        found = learned(activation, x.dtype, x.device.type)
+        assert found is not None
+        return found
     if chosen.forward == "native" and _native_takes(activation, x, resolved):
         return chosen
     if tensors := [name for name, value in resolved.items() if isinstance(value, Tensor)]:
@@ -197,7 +201,8 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
     values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
         chosen = _chosen(activation, x.dtype, x.device.type, compiling)
-        if chosen.forward == "native" and _native_takes(activation, x, resolved):
+        ours = not compiling and _takes_tensors(activation, x, values)
+        if chosen.forward == "native" and not ours and _native_takes(activation, x, resolved):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
             recorded = torch.is_grad_enabled() and x.requires_grad
@@ -280,13 +285,20 @@ def _plain(x: Tensor) -> bool:
     return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
 
 
+def _takes_tensors(activation: Activation, x: Tensor, values: list[Any]) -> bool:
+    """Whether some parameter is a tensor, and the kernels serve it."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors or learned(activation, x.dtype, x.device.type) is None:
+        return False
+    return all(map(_plain, (x, *tensors))) and cpu.takes_tensors(activation, x, *values)
+
+
 def _learned_gradients(
     activation: Activation, grad: Tensor, x: Tensor, *values: Any
 ) -> tuple[Tensor | None, ...] | None:
     """Of the input and of the parameters that are tensors."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    kernel = choose(activation, x.dtype, x.device.type).backward == "kernel"
-    if not tensors or not kernel or not all(map(_plain, (grad, x, *tensors))):
+    if not tensors or not all(map(_plain, (grad, x, *tensors))) or not learned(activation, x.dtype, x.device.type):
         return None
     return cpu.gradients(activation, grad, x, *values)
 
@@ -295,9 +307,9 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     tensors = [value for value in values if isinstance(value, Tensor)]
     if not all(map(_plain, (x, *tensors))):
         return None
-    chosen = choose(activation, x.dtype, x.device.type)
     if tensors:
-        return cpu.learned(activation, x, *values) if chosen.forward == "kernel" else None
+        return cpu.learned(activation, x, *values) if learned(activation, x.dtype, x.device.type) else None
+    chosen = choose(activation, x.dtype, x.device.type)
     if chosen.forward == "kernel":
         return cpu.forward(activation, x, *values)
     if chosen.forward == "table":

@@ -165,6 +165,11 @@ def _tensors(activation: Activation, x: Tensor, values: tuple[Any, ...]) -> list
     return taken
 
 
+def takes_tensors(activation: Activation, x: Tensor, *values: Any) -> bool:
+    """Whether `learned` and `gradients` do."""
+    return _tensors(activation, x, values) is not None
+
+
 def learned(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     """f(x), laid out as x is; a learned parameter may be a tensor."""
     if (taken := _tensors(activation, x, values)) is None:

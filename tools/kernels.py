@@ -76,11 +76,12 @@ def parameters(found: list[tuple[Activation, Code]]) -> str:
     for activation, each in found:
         declared = "".join(f", float {name}" for name in activation.parameters)
         count, flags = len(activation.parameters), learned(activation)
-        tensors = "".join(f", {'Tensor' if f else 'float'} {n}" for f, n in zip(flags, activation.parameters))
+        tensors = "".join(f", {'Tensor' if p.learnable else 'float'} {n}" for n, p in activation.parameters.items())
         mask = sum(1 << i for i, flag in enumerate(flags) if flag)
         lines.append(
-            f'    {{"{activation.name}", {len(activation.inputs)}, {count}, "{declared}", '
-            f'{each.size}, {activation.name}_uniforms<float>, {activation.name}_uniforms<double>, {mask}, "{tensors}"}},'
+            f'    {{"{activation.name}", {len(activation.inputs)}, {count}, "{declared}", {each.size}, '
+            f"{activation.name}_uniforms<float>, {activation.name}_uniforms<double>, "
+            f'{mask}, "{tensors if mask else ""}"}},'
         )
     lines += ["};", "", f"constexpr int count = {len(found)};", ""]
     lines += ["}  // namespace parameters", "}  // namespace softknee", ""]

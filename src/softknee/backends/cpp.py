@@ -12,8 +12,8 @@ Emission (`expression/emission.py`) has made products with a decaying factor int
     the argument of a primitive that amplifies its relative error is Wide (math.h)
     a comparison of x with a number t that float32 does not have compares with t rounded down (≤, >) or up (<, ≥)
 
-The code is one for vectors of floats and of doubles: numbers are written as doubles, and what float32 does about its own
-rounding (`rest`, `bound`, `A::wide`) is nothing where they are held exactly.
+The code is one for vectors of floats and of doubles: numbers are written as doubles, and what float32 does about its
+own rounding (`rest`, `bound`, `A::wide`) is nothing where they are held exactly.
 """
 
 from __future__ import annotations

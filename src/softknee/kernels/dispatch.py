@@ -132,7 +132,7 @@ def _recorded(activation: Activation, forward: Any, backward: Any, values: tuple
         @staticmethod
         def backward(ctx: Any, grad: Tensor) -> Tensor:
             (x,) = ctx.saved_tensors
-            if torch.is_grad_enabled() or not _plain(grad) or transformed() or torch.compiler.is_compiling():
+            if torch.is_grad_enabled() or not plain(grad) or transformed() or torch.compiler.is_compiling():
                 return activation.composite.derivatives[0](grad, x, *values)
             return backward(grad, x, *values)
 
@@ -266,7 +266,7 @@ _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo r
 
 
 def _gated(activation: Activation, gate: Tensor, up: Tensor, *values: Any) -> Tensor | None:
-    if _plain(gate) and choose(activation, gate.dtype, gate.device.type).forward == "kernel":
+    if plain(gate) and choose(activation, gate.dtype, gate.device.type).forward == "kernel":
         return cpu.forward(activation, gate, up, *values)
     return None
 
@@ -275,12 +275,12 @@ def _gated_gradients(
     activation: Activation, grad: Tensor, gate: Tensor, up: Tensor, *values: Any
 ) -> tuple[Tensor, ...] | None:
     same = grad.shape == gate.shape == up.shape
-    if same and _plain(gate) and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
+    if same and plain(gate) and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
         return cpu.derivatives(activation, grad, gate, up, *values)
     return None
 
 
-def _plain(x: Tensor) -> bool:
+def plain(x: Tensor) -> bool:
     """Whether it holds numbers that may be looked at: no fake or wrapped tensor, and nobody records what is done."""
     return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
 
@@ -290,7 +290,7 @@ def _takes_tensors(activation: Activation, x: Tensor, values: list[Any]) -> bool
     tensors = [value for value in values if isinstance(value, Tensor)]
     if not tensors or learned(activation, x.dtype, x.device.type) is None:
         return False
-    return all(map(_plain, (x, *tensors))) and cpu.takes_tensors(activation, x, *values)
+    return all(map(plain, (x, *tensors))) and cpu.takes_tensors(activation, x, *values)
 
 
 def _learned_gradients(
@@ -298,14 +298,14 @@ def _learned_gradients(
 ) -> tuple[Tensor | None, ...] | None:
     """Of the input and of the parameters that are tensors."""
     tensors = [value for value in values if isinstance(value, Tensor)]
-    if not tensors or not all(map(_plain, (grad, x, *tensors))) or not learned(activation, x.dtype, x.device.type):
+    if not tensors or not all(map(plain, (grad, x, *tensors))) or not learned(activation, x.dtype, x.device.type):
         return None
     return cpu.gradients(activation, grad, x, *values)
 
 
 def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     tensors = [value for value in values if isinstance(value, Tensor)]
-    if not all(map(_plain, (x, *tensors))):
+    if not all(map(plain, (x, *tensors))):
         return None
     if tensors:
         return cpu.learned(activation, x, *values) if learned(activation, x.dtype, x.device.type) else None
@@ -323,7 +323,7 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
 
 def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
     """grad·f′(x)"""
-    if not _plain(x):
+    if not plain(x):
         return None
     if choose(activation, x.dtype, x.device.type).backward == "kernel" and grad.shape == x.shape:
         found = cpu.derivatives(activation, grad, x, *values)

@@ -93,8 +93,8 @@ def speed(activation: Activation, dtype: torch.dtype, path: str) -> float:
 
 @functools.cache
 def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
-    """The path of `activation` at Python-float parameters. For tensors see `learned`; the others take the composite, but
-    for those that PyTorch's own function takes as tensors (PReLU's weight)."""
+    """The path of `activation` at Python-float parameters. Tensor parameters that `learned` has no path for take the
+    composite, but for those that PyTorch's own function takes as tensors (PReLU's weight)."""
     if activation.kind == "normalizer":
         return Path("native", "native", "PyTorch's reductions, around what the definition adds")
     without = uncompiled(activation, dtype, device)

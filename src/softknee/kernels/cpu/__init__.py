@@ -6,10 +6,10 @@
                                                     one per place along a dimension of x
     gradients(activation, grad, x, *parameters)     grad·f′(x) and such a parameter's gradients, summed, in one pass
 
-float64, float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one dtype.
-Everything else gets None, and the caller takes another path: another dtype or device, another tensor parameter, an
-activation that is not the catalog's own, an installation whose library was not built. A result's bits do not depend on
-threads, alignment, strides or where a value stands; a sum's not on threads.
+float64, float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one
+dtype. Everything else gets None, and the caller takes another path: another dtype or device, another tensor parameter,
+an activation that is not the catalog's own, an installation whose library was not built. A result's bits do not depend
+on threads, alignment, strides or where a value stands; a sum's not on threads.
 
 The library holds the loops for several instruction sets and takes the widest that the processor has; the environment
 variable SOFTKNEE_ISA (avx512, avx2, portable) forces one, for tests. float64 goes by the C library, one at a time.
@@ -121,12 +121,21 @@ def forward(activation: Activation, *arguments: Any, out: Tensor | None = None) 
     return out
 
 
-def derivatives(activation: Activation, grad: Tensor, *arguments: Any) -> tuple[Tensor, ...] | None:
-    """`grad` times the derivative with respect to each input, in the inputs' common shape."""
+def derivatives(
+    activation: Activation, grad: Tensor, *arguments: Any, out: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, ...] | None:
+    """`grad` times the derivative with respect to each input, in the inputs' common shape.
+
+    out: of a gated activation, where both are written, of that shape, with any strides.
+    """
     if not _takes(activation, (grad, *arguments), 1 + len(activation.inputs)):
         return None
     if (found := operators(activation)) is None:
         return None
+    if out is not None:
+        backward = getattr(torch.ops.softknee, f"{activation.name}_backward").out
+        backward(grad, *arguments, of_gate=out[0], of_up=out[1])
+        return out
     result = found[2](grad, *arguments)
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
@@ -180,7 +189,7 @@ def learned(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
 def gradients(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> tuple[Tensor | None, ...] | None:
     """`grad` times f′, and of each parameter that is a tensor the gradient, in its dtype and shape; else None.
 
-    A sum is of terms in x's working precision, at most 64 of them added in it and the rest in float64, in an order that
+    A sum is of terms in x's working precision, at most 16 of them added in it and the rest in float64, in an order that
     the shape and the layout fix.
     """
     if grad.shape != x.shape or grad.dtype != x.dtype or (taken := _tensors(activation, x, values)) is None:

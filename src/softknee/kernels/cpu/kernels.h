@@ -36,6 +36,15 @@ struct Loops {
 };
 constexpr int ways = 16;  // so that no sum depends on the vectors' width
 
+// Two interleaved sequences of n elements each, apart or together; by the size of an element, 2 << i bytes.
+struct Interleaving {
+  void (*split[3])(int64_t n, const void* from, void* even, void* odd);
+  void (*join[3])(int64_t n, const void* even, const void* odd, void* to);
+};
+extern const Interleaving interleaving_avx512;
+extern const Interleaving interleaving_avx2;
+extern const Interleaving interleaving_portable;
+
 // By kind, and by the activation's index in parameters.h.
 extern const Loops* const loops_avx512[floats];
 extern const Loops* const loops_avx2[floats];

@@ -21,4 +21,5 @@ static constexpr Loops table[] = {
 
 #define SOFTKNEE_LOOPS(isa)                                            \
   const softknee::Loops* const softknee::loops_##isa[] = {             \
-      softknee::isa::table<float>, softknee::isa::table<softknee::half>, softknee::isa::table<softknee::bfloat>};
+      softknee::isa::table<float>, softknee::isa::table<softknee::half>, softknee::isa::table<softknee::bfloat>}; \
+  const softknee::Interleaving softknee::interleaving_##isa = softknee::isa::interleaving;

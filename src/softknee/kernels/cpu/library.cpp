@@ -6,6 +6,7 @@
 //   softknee::silu_backward(Tensor grad, Tensor x) -> Tensor
 //   softknee::swiglu(Tensor gate, Tensor up) -> Tensor
 //   softknee::swiglu_backward(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)
+//   softknee::swiglu_backward.out(Tensor grad, Tensor gate, Tensor up, *, Tensor(a!) of_gate, Tensor(b!) of_up) -> ()
 //   softknee::prelu_learned(Tensor x, Tensor weight) -> Tensor  a parameter that modules learn is a tensor
 //   softknee::prelu_learned_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)
 //
@@ -101,6 +102,7 @@ using torch::stable::detail::StableLibrary;
 struct Isa {
   const char* name;
   const Loops* const* loops;
+  const Interleaving* interleaving;
   bool runs;
 };
 
@@ -111,10 +113,14 @@ static const std::array<Isa, 3>& isas() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   static const std::array<Isa, 3> known{
-      {{"avx512", loops_avx512, avx512}, {"avx2", loops_avx2, avx2}, {"portable", loops_portable, true}}};
+      {{"avx512", loops_avx512, &interleaving_avx512, avx512},
+       {"avx2", loops_avx2, &interleaving_avx2, avx2},
+       {"portable", loops_portable, &interleaving_portable, true}}};
 #else
   static const std::array<Isa, 3> known{
-      {{"avx512", nullptr, false}, {"avx2", nullptr, false}, {"portable", loops_portable, true}}};
+      {{"avx512", nullptr, nullptr, false},
+       {"avx2", nullptr, nullptr, false},
+       {"portable", loops_portable, &interleaving_portable, true}}};
 #endif
   return known;
 }
@@ -135,6 +141,7 @@ static const Isa& isa() {
 
 constexpr int64_t grain = 16384;  // elements for which another thread is worth waking
 constexpr int most = 3;           // tensors that a loop reads
+constexpr int all = most + 2;     // and writes
 
 static int kind_of(const Tensor& x) {
   switch (x.scalar_type()) {
@@ -154,9 +161,10 @@ static int kind_of(const Tensor& x) {
 // The tensors' common shape, as few dimensions as their strides allow, largest strides of the output first.
 struct Walk {
   int tensors = 0;
-  int64_t elements = 1;
+  int written = 0;        // how many of the tensors, the last ones, are outputs with strides of their own; else the
+  int64_t elements = 1;   // outputs are dense in this order
   std::vector<int64_t> sizes;
-  std::vector<std::array<int64_t, most>> strides;  // per dimension, of each input; the output is dense in this order
+  std::vector<std::array<int64_t, all>> strides;  // per dimension, of each tensor
 };
 
 static std::vector<int64_t> broadcast(const Tensor* const* inputs, int count) {
@@ -202,7 +210,7 @@ static Walk walk(const Tensor* const* inputs, int count, const std::vector<int64
   for (size_t d : order) {
     w.elements *= shape[d];
     if (shape[d] == 1) continue;
-    std::array<int64_t, most> strides{};
+    std::array<int64_t, all> strides{};
     for (int t = 0; t < count; ++t) strides[t] = stride_of(*inputs[t], d, shape.size());
     bool joins = !w.sizes.empty();
     for (int t = 0; joins && t < count; ++t) joins = w.strides.back()[t] == strides[t] * shape[d];
@@ -216,34 +224,67 @@ static Walk walk(const Tensor* const* inputs, int count, const std::vector<int64
   }
   if (w.sizes.empty()) {
     w.sizes.push_back(1);
-    w.strides.push_back({1, 1, 1});
+    w.strides.push_back({1, 1, 1, 1, 1});
   }
   return w;
 }
 
+// One row's worth of tensors, to or from buffers. Two that are interleaved go together.
 template <class T>
-static void gather(const T* from, int64_t stride, int64_t n, T* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+static void gather(const T* const* from, const int64_t* strides, int tensors, int64_t n, T (*to)[1024], int64_t at) {
+  const int size = sizeof(T) == 2 ? 0 : sizeof(T) == 4 ? 1 : 2;
+  for (int t = 0; t < tensors; ++t) {
+    T* one = to[t] + at;
+    const int64_t apart = t + 1 < tensors && strides[t] == 2 && strides[t + 1] == 2 ? from[t + 1] - from[t] : 0;
+    if (apart == 1 || apart == -1) {
+      T* other = to[++t] + at;
+      isa().interleaving->split[size](n, apart == 1 ? from[t - 1] : from[t], apart == 1 ? one : other, apart == 1 ? other : one);
+    } else if (strides[t] == 1) {
+      std::memcpy(one, from[t], static_cast<size_t>(n) * sizeof(T));
+    } else {
+      for (int64_t i = 0; i < n; ++i) one[i] = from[t][i * strides[t]];
+    }
+  }
+}
+template <class T>
+static void scatter(T (*from)[1024], int64_t at, const int64_t* strides, int tensors, int64_t n, T* const* to) {
+  const int size = sizeof(T) == 2 ? 0 : sizeof(T) == 4 ? 1 : 2;
+  for (int t = 0; t < tensors; ++t) {
+    const T* one = from[t] + at;
+    const int64_t apart = t + 1 < tensors && strides[t] == 2 && strides[t + 1] == 2 ? to[t + 1] - to[t] : 0;
+    if (apart == 1 || apart == -1) {
+      const T* other = from[++t] + at;
+      isa().interleaving->join[size](n, apart == 1 ? one : other, apart == 1 ? other : one, apart == 1 ? to[t - 1] : to[t]);
+    } else {
+      for (int64_t i = 0; i < n; ++i) to[t][i * strides[t]] = one[i];
+    }
+  }
 }
 
-// Elements [begin, end) of the walk: rows that lie close together are read in place, others by way of a buffer.
+// Elements [begin, end) of the walk: rows that lie close together are read in place, others by way of a buffer; likewise
+// written.
 template <class T>
 static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* inputs, void* const* outputs,
                  int written, Loop* loop, const void* uniforms) {
   constexpr int64_t piece = 1024;
   const size_t inner = w.sizes.size() - 1;
   const int64_t length = w.sizes[inner];
+  const int reads = w.tensors - w.written;
   bool dense = true;
   for (int t = 0; t < w.tensors; ++t) dense = dense && w.strides[inner][t] == 1;
-  alignas(64) T buffer[most][piece];
-  std::vector<int64_t> index(w.sizes.size());
+  alignas(64) T buffer[all][piece];
+  std::vector<int64_t> index(w.sizes.size()), first(w.sizes.size());
   int64_t rest = begin;
   for (size_t d = inner + 1; d-- > 0; rest /= w.sizes[d]) index[d] = rest % w.sizes[d];
   int64_t at = begin;
-  const auto source = [&](int t) {
-    int64_t offset = 0;
-    for (size_t d = 0; d <= inner; ++d) offset += index[d] * w.strides[d][t];
-    return static_cast<const T*>(inputs[t]) + offset;
+  const auto offset = [&](int t) {
+    int64_t sum = 0;
+    for (size_t d = 0; d <= inner; ++d) sum += index[d] * w.strides[d][t];
+    return sum;
+  };
+  const auto source = [&](int t) { return static_cast<const T*>(inputs[t]) + offset(t); };
+  const auto target = [&](int o) {
+    return static_cast<T*>(outputs[o]) + (w.written ? offset(reads + o) : at);
   };
   const auto advance = [&](int64_t n) {
     index[inner] += n;
@@ -259,19 +300,35 @@ static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* i
     int64_t n = 0;
     if (direct) {
       n = std::min(end - at, length - index[inner]);
-      for (int t = 0; t < w.tensors; ++t) from[t] = source(t);
+      for (int t = 0; t < reads; ++t) from[t] = source(t);
+      for (int o = 0; o < written; ++o) to[o] = target(o);
+      loop(n, from, to, uniforms);
       advance(n);
     } else {
+      first = index;
       while (n < piece && at + n < end) {
         const int64_t part = std::min({piece - n, end - at - n, length - index[inner]});
-        for (int t = 0; t < w.tensors; ++t) gather(source(t), w.strides[inner][t], part, buffer[t] + n);
+        const T* sources[most];
+        for (int t = 0; t < reads; ++t) sources[t] = source(t);
+        gather(sources, w.strides[inner].data(), reads, part, buffer, n);
         advance(part);
         n += part;
       }
-      for (int t = 0; t < w.tensors; ++t) from[t] = buffer[t];
+      for (int t = 0; t < reads; ++t) from[t] = buffer[t];
+      for (int o = 0; o < written; ++o) to[o] = w.written ? buffer[reads + o] : target(o);
+      loop(n, from, to, uniforms);
+      if (w.written) {
+        index.swap(first);
+        for (int64_t done = 0; done < n;) {
+          const int64_t part = std::min(n - done, length - index[inner]);
+          T* targets[2];
+          for (int o = 0; o < written; ++o) targets[o] = target(o);
+          scatter(buffer + reads, done, w.strides[inner].data() + reads, written, part, targets);
+          advance(part);
+          done += part;
+        }
+      }
     }
-    for (int o = 0; o < written; ++o) to[o] = static_cast<T*>(outputs[o]) + at;
-    loop(n, from, to, uniforms);
     at += n;
   }
 }
@@ -316,7 +373,7 @@ static bool dense_in(const Tensor& x, const std::vector<int64_t>& shape, const s
   int64_t stride = 1;
   for (size_t d = shape.size(); d-- > 0;) {
     if (shape[order[d]] != 1 && x.stride(order[d]) != stride) return false;
-    stride *= shape[order[d]];
+    stride *= std::max<int64_t>(shape[order[d]], 1);
   }
   return true;
 }
@@ -357,8 +414,8 @@ static double number(const Tensor& x, int64_t channel) {
 }
 
 // One pass over dense memory, in parts that depend on the sizes alone, so that the sums do not depend on the number of
-// threads. A part's sums are kept in double, of at most 1024/16 numbers added in R each or of 64 rows; the parts' are
-// added in their order.
+// threads. At most 16 numbers are added in R, whose rounding then loses less than a term's own errors; a part's sums are
+// kept in double, and the parts' are added in their order.
 template <class R>
 struct Pass {
   const Entry& entry;
@@ -373,6 +430,7 @@ struct Pass {
   double* sums;  // [learned][channel]
 
   static constexpr int64_t part = 1 << 16;  // elements
+  static constexpr int64_t few = 16;
 
   int learned() const { return __builtin_popcount(static_cast<unsigned>(entry.learned)); }
   void uniforms(int64_t channel, R* to) const {
@@ -418,7 +476,7 @@ struct Pass {
           R several[8][ways];
           R* further[8];
           for (int k = 0; k < more; ++k) further[k] = several[k];
-          n = std::min<int64_t>(n, 1024);
+          n = std::min<int64_t>(n, few * ways);
           apply(loops.sums, at, n, further, u);
           for (int k = 0; k < more; ++k) {
             double sum = 0.0;
@@ -465,13 +523,20 @@ struct Pass {
       std::vector<R> added(backward ? static_cast<size_t>(more * length) : 0);
       R* further[8];
       for (int k = 0; backward && k < more; ++k) further[k] = &added[static_cast<size_t>(k * length)];
-      for (int64_t row = p * together; row < std::min(rows, (p + 1) * together); ++row) {
+      const int64_t last = std::min(rows, (p + 1) * together);
+      for (int64_t row = p * together; row < last; ++row) {
         const int64_t at = row * length;
         apply(backward ? loops.gradients : loops.forwards, at, std::min(length, total - at), further, &uniforms);
-      }
-      for (int k = 0; backward && k < more; ++k) {
-        double* to = &partial[static_cast<size_t>(p) * kept + static_cast<size_t>(k * channels.count)];
-        for (int64_t i = 0; i < length; ++i) to[i / channels.stride % channels.count] += further[k][i];
+        if (!backward || ((row + 1) % few != 0 && row + 1 != last)) continue;
+        for (int k = 0; k < more; ++k) {
+          double* to = &partial[static_cast<size_t>(p) * kept + static_cast<size_t>(k * channels.count)];
+          for (int64_t i = 0; i < length;) {
+            for (int64_t c = 0; c < channels.count; ++c) {
+              for (int64_t s = 0; s < channels.stride; ++s) to[c] += further[k][i++];
+            }
+          }
+        }
+        std::fill(added.begin(), added.end(), R(0));
       }
     });
     for (int64_t p = 0; backward && p < parts; ++p) {
@@ -577,7 +642,7 @@ static void learned(const Entry& entry, bool backward, StableIValue* stack) {
 
 // --- operators ------------------------------------------------------------------------------------------------------
 
-enum Form { forward_form, out_form, backward_form };
+enum Form { forward_form, out_form, backward_form, backward_out_form };
 
 static void compute(const Entry& entry, Form form, const Tensor* const* inputs, int count, const double* values,
                     Tensor* outputs, int written) {
@@ -588,7 +653,7 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
   }
   const auto shape = broadcast(inputs, count);
   // the gradient of a sum has no strides of its own: the layout is that of the input
-  const Tensor& model = *inputs[form == backward_form ? 1 : 0];
+  const Tensor& model = *inputs[form == backward_form || form == backward_out_form ? 1 : 0];
   const auto order = order_of(model, shape);
   if (form == out_form) {
     const Tensor& out = outputs[0];
@@ -596,13 +661,24 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
     STD_TORCH_CHECK(kind_of(out) == kind && sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()),
                     "softknee::", entry.name, ": out must have the dtype and the shape of the result");
     STD_TORCH_CHECK(dense_in(out, shape, order), "softknee::", entry.name, ": out must be laid out as the input is");
+  } else if (form == backward_out_form) {
+    for (int o = 0; o < written; ++o) {
+      const auto sizes = outputs[o].sizes();
+      STD_TORCH_CHECK(kind_of(outputs[o]) == kind && sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()),
+                      "softknee::", entry.name, "_backward: an output must have the dtype and the shape of the result");
+    }
   } else {
     for (int o = 0; o < written; ++o) outputs[o] = empty(model, shape, order);
   }
   int32_t device = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(model.get(), &device));
   if (device != aoti_torch_device_type_cpu()) return;  // a meta tensor has a shape and no values
-  const Walk w = walk(inputs, count, shape, order);
+  const Tensor* tensors[all];
+  int walked = 0;
+  for (; walked < count; ++walked) tensors[walked] = inputs[walked];
+  for (int o = 0; form == backward_out_form && o < written; ++o) tensors[walked++] = &outputs[o];
+  Walk w = walk(tensors, walked, shape, order);
+  w.written = walked - count;
   if (w.elements == 0) return;
   float floats[parameters::most_uniforms];
   double doubles[parameters::most_uniforms];
@@ -616,15 +692,15 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
   for (int t = 0; t < count; ++t) from[t] = inputs[t]->const_data_ptr();
   for (int o = 0; o < written; ++o) to[o] = outputs[o].mutable_data_ptr();
   const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
-  Loop* loop = form == backward_form ? loops.backward : loops.forward;
+  Loop* loop = form == backward_form || form == backward_out_form ? loops.backward : loops.forward;
   run(w, kind, from, to, written, loop, kind == float64 ? static_cast<const void*>(doubles) : floats);
 }
 
 static void boxed(const Entry& entry, Form form, StableIValue* stack) {
   using torch::stable::detail::from;
   using torch::stable::detail::to;
-  const int count = entry.inputs + (form == backward_form ? 1 : 0);
-  const int written = form == backward_form ? entry.inputs : 1;
+  const bool backward = form == backward_form || form == backward_out_form;
+  const int count = entry.inputs + (backward ? 1 : 0), written = backward ? entry.inputs : 1;
   std::vector<Tensor> tensors, results;
   tensors.reserve(most);
   for (int t = 0; t < count; ++t) tensors.push_back(to<Tensor>(stack[t]));
@@ -633,9 +709,9 @@ static void boxed(const Entry& entry, Form form, StableIValue* stack) {
   results.reserve(2);
   const Tensor* inputs[most];
   for (int t = 0; t < count; ++t) inputs[t] = &tensors[t];
-  if (form == out_form) {
-    results.push_back(to<Tensor>(stack[count + entry.parameters]));
-    compute(entry, form, inputs, count, values, results.data(), 1);
+  if (form == out_form || form == backward_out_form) {
+    for (int o = 0; o < written; ++o) results.push_back(to<Tensor>(stack[count + entry.parameters + o]));
+    compute(entry, form, inputs, count, values, results.data(), written);
     return;
   }
   for (int o = 0; o < written; ++o) results.push_back(tensors[0]);
@@ -656,9 +732,9 @@ static void learned_kernel(StableIValue* stack, uint64_t, uint64_t) {
 typedef void Boxed(StableIValue*, uint64_t, uint64_t);
 
 template <int... index>
-static std::array<std::array<Boxed*, 5>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
+static std::array<std::array<Boxed*, 6>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
   return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>,
-            learned_kernel<index, false>, learned_kernel<index, true>}...}};
+            kernel<index, backward_out_form>, learned_kernel<index, false>, learned_kernel<index, true>}...}};
 }
 
 }  // namespace softknee
@@ -682,6 +758,10 @@ __attribute__((visibility("default"))) int softknee_register(const char* name) {
     definitions.def((base + "(" + inputs + own + ") -> Tensor").c_str());
     definitions.def((base + ".out(" + inputs + own + ", *, Tensor(a!) out) -> ()").c_str());
     definitions.def((base + "_backward(Tensor grad, " + inputs + own + ") -> " + both).c_str());
+    if (entry.inputs == 2) {
+      definitions.def((base + "_backward.out(Tensor grad, " + inputs + own +
+                       ", *, Tensor(a!) of_gate, Tensor(b!) of_up) -> ()").c_str());
+    }
     if (entry.learned) {
       std::string gradients = "(Tensor";
       for (int rest = entry.learned; rest; rest &= rest - 1) gradients += ", Tensor";
@@ -693,9 +773,10 @@ __attribute__((visibility("default"))) int softknee_register(const char* name) {
       library.impl(base.c_str(), kernels[i][forward_form]);
       library.impl((base + ".out").c_str(), kernels[i][out_form]);
       library.impl((base + "_backward").c_str(), kernels[i][backward_form]);
+      if (entry.inputs == 2) library.impl((base + "_backward.out").c_str(), kernels[i][backward_out_form]);
       if (entry.learned) {
-        library.impl((base + "_learned").c_str(), kernels[i][3]);
-        library.impl((base + "_learned_backward").c_str(), kernels[i][4]);
+        library.impl((base + "_learned").c_str(), kernels[i][4]);
+        library.impl((base + "_learned_backward").c_str(), kernels[i][5]);
       }
     }
     return 0;

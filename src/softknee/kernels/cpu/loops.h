@@ -5,6 +5,33 @@
 namespace softknee {
 namespace SOFTKNEE_ISA {
 
+// Loops without arithmetic, which the compiler turns into permutations of vectors: 3 to 8 times as fast as one by one.
+#if defined(__GNUC__) && !defined(__clang__)
+#define SOFTKNEE_VECTORIZED __attribute__((optimize("O3")))
+#else
+#define SOFTKNEE_VECTORIZED
+#endif
+template <class E>
+SOFTKNEE_VECTORIZED static void split(int64_t n, const void* from, void* even, void* odd) {
+  const E* __restrict p = static_cast<const E*>(from);
+  E *__restrict a = static_cast<E*>(even), *__restrict b = static_cast<E*>(odd);
+  for (int64_t i = 0; i < n; ++i) {
+    a[i] = p[2 * i];
+    b[i] = p[2 * i + 1];
+  }
+}
+template <class E>
+SOFTKNEE_VECTORIZED static void join(int64_t n, const void* even, const void* odd, void* to) {
+  const E *__restrict a = static_cast<const E*>(even), *__restrict b = static_cast<const E*>(odd);
+  E* __restrict p = static_cast<E*>(to);
+  for (int64_t i = 0; i < n; ++i) {
+    p[2 * i] = a[i];
+    p[2 * i + 1] = b[i];
+  }
+}
+constexpr Interleaving interleaving = {{split<uint16_t>, split<uint32_t>, split<uint64_t>},
+                                       {join<uint16_t>, join<uint32_t>, join<uint64_t>}};
+
 // function(const V* inputs, V* outputs)
 template <class T, int reads, int writes, class F>
 SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* outputs, F function) {

@@ -201,8 +201,8 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
     values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
         chosen = _chosen(activation, x.dtype, x.device.type, compiling)
-        ours = not compiling and _takes_tensors(activation, x, values)
-        if chosen.forward == "native" and not ours and _native_takes(activation, x, resolved):
+        native_takes = chosen.forward == "native" and _native_takes(activation, x, resolved)
+        if native_takes and (compiling or not _takes_tensors(activation, x, values)):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
             recorded = torch.is_grad_enabled() and x.requires_grad
@@ -442,7 +442,8 @@ def per_channel(activation: Activation, name: str, value: Tensor, x: Tensor) -> 
             f"{activation.name}: {name} has {value.numel()} channels, but the input of shape {tuple(x.shape)} has "
             f"{x.size(at) if x.ndim else 'no'} in dimension {at}"
         )
-    return value.view(-1, *[1] * (x.ndim - 1 - at))
+    after = x.ndim - 1 - at
+    return value.view(-1, *[1] * after) if after else value  # autograd goes back through a view too
 
 
 def _normalize(

@@ -267,14 +267,25 @@ print(digest())
 
 
 def digest() -> str:
-    """Of all results that are normal numbers, of all kernels: forward, and derivatives."""
+    """Of all results that are normal numbers, of all kernels: forward, and derivatives, by learned parameters too."""
     total = hashlib.sha256()
+
+    def add(y: Tensor) -> None:
+        normal = torch.where(y.abs() >= torch.finfo(y.dtype).tiny, y, 0.0)
+        total.update(bits(torch.where(y.isnan(), torch.nan, normal).to(y.dtype)).numpy().tobytes())
+
     for activation in KERNELS:
         for dtype in DTYPES:
             inputs = [sample(dtype).roll(7 * i) for i in range(len(activation.inputs))]
             for y in (forward(activation, *inputs), *derivatives(activation, inputs[0].roll(5), *inputs)):
-                normal = torch.where(y.abs() >= torch.finfo(dtype).tiny, y, 0.0)
-                total.update(bits(torch.where(y.isnan(), torch.nan, normal).to(dtype)).numpy().tobytes())
+                add(y)
+            learned = [
+                torch.full((3, 1), p.default) if p.learnable else p.default for p in activation.parameters.values()
+            ]
+            for shape in ((-1, 3, 1), (3, -1)) if any(isinstance(v, Tensor) for v in learned) else ():
+                x = sample(dtype, 4098).nan_to_num(0, 1, -1).view(shape)
+                for y in (cpu.learned(activation, x, *learned), *cpu.gradients(activation, x.flip(0), x, *learned)):
+                    add(y if y is not None else x)
     return f"{cpu.isa()} {total.hexdigest()}"
 
 

@@ -22,6 +22,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -744,13 +745,18 @@ extern "C" {
 // The instructions in use, of those that this processor has; SOFTKNEE_ISA names one.
 __attribute__((visibility("default"))) const char* softknee_isa() { return softknee::isa().name; }
 
-// Registers the operators of one activation, once. Returns 0, or 1 for a name that has no kernels.
+// Registers the operators of one activation, once, whichever thread asks first. Returns 0, or 1 for a name that has no
+// kernels.
 __attribute__((visibility("default"))) int softknee_register(const char* name) {
   using namespace softknee;
   static const auto kernels = kernels_of(std::make_integer_sequence<int, parameters::count>());
+  static std::mutex mutex;
+  static std::array<bool, parameters::count> registered{};
+  const std::lock_guard<std::mutex> lock(mutex);
   for (int i = 0; i < parameters::count; ++i) {
     const Entry& entry = parameters::entries[i];
     if (std::strcmp(entry.name, name) != 0) continue;
+    if (std::exchange(registered[static_cast<size_t>(i)], true)) return 0;
     const std::string base = entry.name, own = entry.declared;
     const std::string inputs = entry.inputs == 1 ? "Tensor x" : "Tensor gate, Tensor up";
     const std::string both = entry.inputs == 1 ? "Tensor" : "(Tensor, Tensor)";

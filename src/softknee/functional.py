@@ -21,38 +21,12 @@ from typing import Any
 from torch import Tensor
 
 from .catalog import Activation, activations
-from .catalog.activation import LAYOUTS
 from .errors import InputError
 from .kernels.dispatch import call
+from .kernels.packed import call_packed
+from .kernels.packed import unpack as unpack
 
 _POSITIONAL, _KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-
-
-def unpack(packed: Tensor, dim: int = -1, layout: str = "gate_up") -> tuple[Tensor, Tensor]:
-    """Gate and up, two views of one tensor whose size along `dim` is even.
-
-    layout: "gate_up" and "up_gate" are halves in that order, "interleaved" alternates gate, up, gate, up.
-    Raises InputError for an odd size or an unknown layout.
-    """
-    if layout not in LAYOUTS[1:]:
-        raise InputError(
-            f"layout={layout!r} is unknown for one packed tensor; it must be one of {', '.join(LAYOUTS[1:])}"
-        )
-    if not isinstance(packed, Tensor):
-        raise InputError(f"a packed gate and up must be a tensor, got {type(packed).__name__}")
-    if packed.ndim and (not isinstance(dim, int) or not -packed.ndim <= dim < packed.ndim):
-        raise InputError(
-            f"dim={dim!r} does not fit a packed tensor of shape {tuple(packed.shape)}; it must be a whole number from "
-            f"{-packed.ndim} to {packed.ndim - 1}"
-        )
-    if packed.ndim == 0 or packed.size(dim) % 2:
-        raise InputError(f"a packed gate and up need an even size along dim={dim}, got shape {tuple(packed.shape)}")
-    if layout == "interleaved":
-        axis = dim % packed.ndim
-        gate, up = packed.unflatten(axis, (packed.size(axis) // 2, 2)).unbind(axis + 1)
-        return gate, up
-    first, second = packed.chunk(2, dim)
-    return (first, second) if layout == "gate_up" else (second, first)
 
 
 def _elementwise(activation: Activation) -> Callable[..., Tensor]:
@@ -112,7 +86,7 @@ def _packed(activation: Activation) -> Callable[..., Tensor]:
 
     def function(input: Tensor, dim: int = -1, *, layout: str = str(activation.layout), **parameters: Any) -> Tensor:
         _whole(activation, dim)
-        return call(activation, *unpack(input, dim, layout), **parameters)
+        return call_packed(activation, input, dim, layout, **parameters)
 
     options = [("dim", -1, _POSITIONAL), ("layout", activation.layout, _KEYWORD)]
     return _dressed(function, activation, ["input"], options)
@@ -124,7 +98,7 @@ def _gated(activation: Activation) -> Callable[..., Tensor]:
     ) -> Tensor:
         _whole(activation, dim)
         if up is None:
-            return call(activation, *unpack(gate, dim, layout or str(activation.layout)), **parameters)
+            return call_packed(activation, gate, dim, layout or str(activation.layout), **parameters)
         if layout not in (None, "split"):
             raise InputError(f"{activation.name}: layout={layout!r} is for one packed tensor; gate and up were given")
         return call(activation, gate, up, **parameters)

@@ -8,7 +8,7 @@ from softknee.kernels import cpu, dispatch, paths
 
 
 def _forget() -> None:
-    for cached in (paths.choose, paths.uncompiled, dispatch._shortcut):
+    for cached in (paths.choose, paths.uncompiled, paths.learned, dispatch._shortcut):
         cached.cache_clear()
 
 

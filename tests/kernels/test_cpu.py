@@ -19,17 +19,18 @@ from softknee.kernels import accuracy, cpu, paths
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernels are not compiled here")
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 STRIDE = 25 * 4001  # some of the points that were recorded
 KERNELS = [a for a in softknee.activations() if a.kind != "normalizer" and cpu.operators(a) is not None]
 UNARY = [a for a in KERNELS if a.kind == "elementwise"]
 GATED = [a for a in KERNELS if a.kind == "gated"]
+OTHER = {"elementwise": "composite", "gated": "joint"}
 named = functools.partial(pytest.mark.parametrize, ids=lambda a: getattr(a, "name", str(a).removeprefix("torch.")))
 
 
 def bits(x: Tensor) -> Tensor:
     x = torch.where(x.isnan(), torch.nan, x)  # which NaN is not specified
-    return x.contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int16)
+    return x.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.itemsize])
 
 
 def forward(activation, *inputs: Tensor, **parameters) -> Tensor:
@@ -58,7 +59,8 @@ def test_every_core_entry_has_kernels():
 @named("dtype", DTYPES)
 @named("activation", UNARY)
 def test_as_exact_as_recorded(activation, dtype):
-    """Half precision: all inputs; float32: every 100,025th bit pattern, the tails and the kinks."""
+    """Half precision: all inputs; float32: every 100,025th bit pattern, the tails and the kinks; float64: a hundred
+    points, by mpmath."""
     evaluate = accuracy.ways(activation, dtype)["kernel"]
     recorded = paths.figures(activation, dtype, "kernel")
     assert recorded is not None
@@ -74,6 +76,24 @@ def test_gated_are_as_exact_as_recorded(activation):
         assert recorded is not None
         for order, figure in enumerate(recorded):
             assert accuracy.joint(activation, dtype, order, count=100_000, kernel=True).ulp <= figure.ulp
+
+
+@named("activation", KERNELS)
+def test_float64_keeps_the_contract(activation):
+    """8·(ulp(f) + |x·f′|·2⁻⁵²), and the same one order up; or what the composite has, beside a pole or a moved root."""
+    kernel, composite = (paths.figures(activation, torch.float64, way) for way in ("kernel", OTHER[activation.kind]))
+    for figure, other in zip((kernel or [])[:2], composite or [], strict=False):
+        assert figure.ulp <= max(8, other.ulp) and figure.lost is None
+
+
+def test_float64_is_the_composites_and_taken_where_it_is_faster():
+    chosen = {a.name: a.path(torch.randn(3, dtype=torch.float64)).forward for a in UNARY}
+    assert chosen["mish"] == "kernel" and chosen["relu"] == "native" and chosen["softplus"] != "kernel"
+    values = tuple(torch.tensor([0.5, -3.0, 26.7, -40.0, 5e-324, torch.inf, -torch.inf, torch.nan]).double())
+    for activation in UNARY:
+        x = torch.stack(values)
+        expected = activation.composite.compute(x, *activation.defaults.values())
+        torch.testing.assert_close(forward(activation, x), expected, rtol=1e-14, atol=0, equal_nan=True)
 
 
 def test_float32_is_within_four_ulps():
@@ -181,7 +201,6 @@ def test_gradients_are_the_composites(activation):
 def test_a_kernel_is_taken_where_it_is_exact_and_pays(monkeypatch):
     gelu, good = softknee.get("gelu"), paths.Figure(0.5, 0.0)
     assert str(gelu.path(torch.randn(3))) == f"kernel: {paths.uncompiled(gelu, torch.float32).reason}"
-    assert gelu.path(torch.randn(3, dtype=torch.float64)).forward == "composite"
 
     def chosen(figure: paths.Figure, kernel: float, native: float) -> paths.Path:
         monkeypatch.setattr(paths, "figures", lambda a, dtype, way: [figure if way == "kernel" else good, good, good])
@@ -214,7 +233,7 @@ def test_a_comparison_with_a_number_that_float32_lacks():
 
 def test_what_the_kernels_do_not_do_they_decline():
     x, elu = torch.randn(3), softknee.get("elu")
-    assert cpu.forward(elu, x.double(), 1.0) is None
+    assert cpu.forward(elu, x.to(torch.complex64), 1.0) is None
     assert cpu.forward(elu, x, torch.tensor(1.0)) is None
     assert cpu.forward(softknee.get("swiglu"), x, x.half()) is None
     assert cpu.forward(elu, x.to("meta"), 1.0) is None
@@ -248,14 +267,25 @@ print(digest())
 
 
 def digest() -> str:
-    """Of all results that are normal numbers, of all kernels: forward, and derivatives."""
+    """Of all results that are normal numbers, of all kernels: forward, and derivatives, by learned parameters too."""
     total = hashlib.sha256()
+
+    def add(y: Tensor) -> None:
+        normal = torch.where(y.abs() >= torch.finfo(y.dtype).tiny, y, 0.0)
+        total.update(bits(torch.where(y.isnan(), torch.nan, normal).to(y.dtype)).numpy().tobytes())
+
     for activation in KERNELS:
         for dtype in DTYPES:
             inputs = [sample(dtype).roll(7 * i) for i in range(len(activation.inputs))]
             for y in (forward(activation, *inputs), *derivatives(activation, inputs[0].roll(5), *inputs)):
-                normal = torch.where(y.abs().double() >= torch.finfo(dtype).tiny, y, 0.0)
-                total.update(bits(torch.where(y.isnan(), torch.nan, normal).to(dtype)).numpy().tobytes())
+                add(y)
+            learned = [
+                torch.full((3, 1), p.default) if p.learnable else p.default for p in activation.parameters.values()
+            ]
+            for shape in ((-1, 3, 1), (3, -1)) if any(isinstance(v, Tensor) for v in learned) else ():
+                x = sample(dtype, 4098).nan_to_num(0, 1, -1).view(shape)
+                for y in (cpu.learned(activation, x, *learned), *cpu.gradients(activation, x.flip(0), x, *learned)):
+                    add(y if y is not None else x)
     return f"{cpu.isa()} {total.hexdigest()}"
 
 

@@ -21,10 +21,10 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..catalog import Activation, get
 from ..functional import function as functional
-from ..functional import unpack
 from ..identification.matching import gated_probes, match_values
 from ..identification.recognition import Tables
 from ..kernels.dispatch import call
+from ..kernels.packed import call_packed
 from .rewriting import Place, Unreadable, rewrite
 
 
@@ -126,7 +126,7 @@ def _members(origin: type, recipe: Recipe) -> dict[str, Any]:
     def gated(self: Any, *args: Any, **kwargs: Any) -> Any:
         if len(args) != 1 or kwargs or not plain(args[0]) or args[0].size(self.dim) % 2:
             return theirs(self, *args, **kwargs)
-        return call(activation, *unpack(args[0], self.dim, str(activation.layout)), **parameters(self))
+        return call_packed(activation, args[0], self.dim, str(activation.layout), **parameters(self))
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         # whatever else its own forward reads: from here on it is the module's own again

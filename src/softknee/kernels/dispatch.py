@@ -18,7 +18,7 @@ from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
 from . import cpu, normalizers, tables
-from .paths import Path, choose, uncompiled
+from .paths import Path, choose, learned, uncompiled
 
 
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
@@ -91,6 +91,10 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
         return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
     if training:
         return Path("composite", "composite", "it draws its own noise")
+    if _takes_tensors(activation, x, [*resolved.values()]):
+        found = learned(activation, x.dtype, x.device.type)
+        assert found is not None
+        return found
     if chosen.forward == "native" and _native_takes(activation, x, resolved):
         return chosen
     if tensors := [name for name, value in resolved.items() if isinstance(value, Tensor)]:
@@ -135,7 +139,7 @@ def _recorded(activation: Activation, forward: Any, backward: Any, values: tuple
         @staticmethod
         def backward(ctx: Any, grad: Tensor) -> Tensor:
             (x,) = ctx.saved_tensors
-            if torch.is_grad_enabled() or not _plain(grad) or transformed() or torch.compiler.is_compiling():
+            if torch.is_grad_enabled() or not plain(grad) or transformed() or torch.compiler.is_compiling():
                 return activation.composite.derivatives[0](grad, x, *values)
             return backward(grad, x, *values)
 
@@ -204,7 +208,8 @@ def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict
     values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
         chosen = _chosen(activation, x.dtype, x.device.type, compiling)
-        if chosen.forward == "native" and _native_takes(activation, x, resolved):
+        native_takes = chosen.forward == "native" and _native_takes(activation, x, resolved)
+        if native_takes and (compiling or not _takes_tensors(activation, x, values)):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
             recorded = torch.is_grad_enabled() and x.requires_grad
@@ -251,6 +256,8 @@ def attach(activation: Activation) -> None:
     """Puts the faster ways of computing f and f′ under the activation's composite."""
     if activation.kind == "elementwise":
         activation.composite.derivatives[0].kernel = functools.partial(_derivative, activation)
+        if any(p.learnable for p in activation.parameters.values()):
+            activation.composite.gradients = functools.partial(_learned_gradients, activation)
         activation.composite.kernel = functools.partial(_forward, activation)
     else:
         activation.composite.gradients = functools.partial(_gated_gradients, activation)
@@ -266,7 +273,7 @@ _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo r
 
 
 def _gated(activation: Activation, gate: Tensor, up: Tensor, *values: Any) -> Tensor | None:
-    if _plain(gate) and choose(activation, gate.dtype, gate.device.type).forward == "kernel":
+    if plain(gate) and choose(activation, gate.dtype, gate.device.type).forward == "kernel":
         return cpu.forward(activation, gate, up, *values)
     return None
 
@@ -275,19 +282,40 @@ def _gated_gradients(
     activation: Activation, grad: Tensor, gate: Tensor, up: Tensor, *values: Any
 ) -> tuple[Tensor, ...] | None:
     same = grad.shape == gate.shape == up.shape
-    if same and _plain(gate) and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
+    if same and plain(gate) and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
         return cpu.derivatives(activation, grad, gate, up, *values)
     return None
 
 
-def _plain(x: Tensor) -> bool:
+def plain(x: Tensor) -> bool:
     """Whether it holds numbers that may be looked at: no fake or wrapped tensor, and nobody records what is done."""
     return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
 
 
-def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
-    if any(isinstance(value, Tensor) for value in values) or not _plain(x):
+def _takes_tensors(activation: Activation, x: Tensor, values: list[Any]) -> bool:
+    """Whether some parameter is a tensor, and the kernels serve it."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors or learned(activation, x.dtype, x.device.type) is None:
+        return False
+    return all(map(plain, (x, *tensors))) and cpu.takes_tensors(activation, x, *values)
+
+
+def _learned_gradients(
+    activation: Activation, grad: Tensor, x: Tensor, *values: Any
+) -> tuple[Tensor | None, ...] | None:
+    """Of the input and of the parameters that are tensors."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors or not all(map(plain, (grad, x, *tensors))) or not learned(activation, x.dtype, x.device.type):
         return None
+    return cpu.gradients(activation, grad, x, *values)
+
+
+def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not all(map(plain, (x, *tensors))):
+        return None
+    if tensors:
+        return cpu.learned(activation, x, *values) if learned(activation, x.dtype, x.device.type) else None
     chosen = choose(activation, x.dtype, x.device.type)
     if chosen.forward == "kernel":
         return cpu.forward(activation, x, *values)
@@ -302,7 +330,7 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
 
 def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> Tensor | None:
     """grad·f′(x)"""
-    if not _plain(x):
+    if not plain(x):
         return None
     if choose(activation, x.dtype, x.device.type).backward == "kernel" and grad.shape == x.shape:
         found = cpu.derivatives(activation, grad, x, *values)
@@ -421,7 +449,8 @@ def per_channel(activation: Activation, name: str, value: Tensor, x: Tensor) -> 
             f"{activation.name}: {name} has {value.numel()} channels, but the input of shape {tuple(x.shape)} has "
             f"{x.size(at) if x.ndim else 'no'} in dimension {at}"
         )
-    return value.view(-1, *[1] * (x.ndim - 1 - at))
+    after = x.ndim - 1 - at
+    return value.view(-1, *[1] * after) if after else value  # autograd goes back through a view too
 
 
 def _normalize(

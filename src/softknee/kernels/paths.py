@@ -93,8 +93,8 @@ def speed(activation: Activation, dtype: torch.dtype, path: str) -> float:
 
 @functools.cache
 def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path:
-    """The path of `activation` at Python-float parameters. Tensor parameters take the composite, but for those that
-    PyTorch's own function takes as tensors (PReLU's weight)."""
+    """The path of `activation` at Python-float parameters. Tensor parameters that `learned` has no path for take the
+    composite, but for those that PyTorch's own function takes as tensors (PReLU's weight)."""
     without = uncompiled(activation, dtype, device)
     kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None
     if kernel is None:
@@ -103,6 +103,8 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
         if kernel[0].lost is not None or kernel[0].ulp > _enough(activation, dtype, 0):
             return without
         return Path("kernel", "kernel", "one kernel, where PyTorch's ops are several")
+    if dtype == torch.float64 and not _pays(activation):
+        return without
     exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
     backward = "kernel" if exact[1] else _own(activation, dtype, device)
     if not exact[0]:
@@ -113,6 +115,25 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     if faster < 1 and without.forward == "native":
         return Path("native", without.backward if without.backward == "native" else backward, without.reason)
     return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long at 64K elements")
+
+
+@functools.cache
+def learned(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> Path | None:
+    """The path where a parameter that modules learn is a tensor, if the kernels serve it: they have its gradient in the
+    pass that has the input's, while PyTorch's PReLU writes one of the input's size and sums it, ten times as long."""
+    if device != "cpu" or not any(p.learnable for p in activation.parameters.values()):
+        return None
+    kernel = figures(activation, dtype, "kernel") if cpu.takes(activation, dtype) else None
+    if kernel is None or any(f.lost is not None or f.ulp > _enough(activation, dtype, i) for i, f in enumerate(kernel)):
+        return None
+    return Path("kernel", "kernel", "the gradients of input and parameters come from one pass")
+
+
+def _pays(activation: Activation) -> bool:
+    """Whether the float64 kernel, with the C library's functions, is faster than PyTorch's vectors. Gated ones all
+    are: the composite goes over memory for every step."""
+    elementwise = activation.kind == "elementwise"
+    return not elementwise or speed(activation, torch.float64, "kernel") < speed(activation, torch.float64, "composite")
 
 
 def _is_exact(activation: Activation, dtype: torch.dtype) -> bool:

@@ -16,8 +16,8 @@ from ..catalog import Activation as Definition
 from ..catalog import activations, get
 from ..catalog.activation import LAYOUTS
 from ..errors import InputError
-from ..functional import unpack
 from ..kernels.dispatch import call, per_channel
+from ..kernels.packed import call_packed
 
 
 class Activation(nn.Module):
@@ -100,7 +100,7 @@ class Activation(nn.Module):
             return call(act, *inputs, dim=self.dim, **parameters)
         if act.kind == "gated":
             if len(inputs) == 1:
-                inputs = unpack(inputs[0], -1 if self.dim is None else self.dim, str(self.layout))
+                return call_packed(act, inputs[0], -1 if self.dim is None else self.dim, str(self.layout), **parameters)
             return call(act, *inputs, **parameters)
         if act.stochastic:
             parameters["training"] = self.training

@@ -6,8 +6,11 @@
 //   softknee::silu_backward(Tensor grad, Tensor x) -> Tensor
 //   softknee::swiglu(Tensor gate, Tensor up) -> Tensor
 //   softknee::swiglu_backward(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)
+//   softknee::swiglu_backward.out(Tensor grad, Tensor gate, Tensor up, *, Tensor(a!) of_gate, Tensor(b!) of_up) -> ()
+//   softknee::prelu_learned(Tensor x, Tensor weight) -> Tensor  a parameter that modules learn is a tensor
+//   softknee::prelu_learned_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)
 //
-// Inputs: one dtype of float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
+// Inputs: one dtype of float64, float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
 // one activation at a time, by `softknee_register`, since all of them would add a tenth of a second to the import.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -19,9 +22,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include "kernels.h"
 
@@ -32,7 +39,11 @@ struct Entry {
   int inputs;
   int parameters;
   const char* declared;
-  void (*uniforms)(const double* parameters, float* uniforms);
+  int size;  // of the uniforms
+  void (*floats)(const double* parameters, float* uniforms);
+  void (*doubles)(const double* parameters, double* uniforms);
+  int learned;  // a bit for each parameter that may be a tensor
+  const char* tensors;
 };
 
 namespace parameters {
@@ -50,6 +61,13 @@ static void down(double x, float* u) {
   u[0] = static_cast<float>(x);
   if (u[0] > x) u[0] = std::nextafter(u[0], -INFINITY);
 }
+
+static void value(double x, double* u) {
+  u[0] = x;
+  u[1] = 0.0;
+}
+static void up(double x, double* u) { u[0] = x; }
+static void down(double x, double* u) { u[0] = x; }
 
 // The primitives of the op table on numbers.
 using std::abs;
@@ -84,7 +102,8 @@ using torch::stable::detail::StableLibrary;
 
 struct Isa {
   const char* name;
-  const Loops* loops;
+  const Loops* const* loops;
+  const Interleaving* interleaving;
   bool runs;
 };
 
@@ -95,10 +114,14 @@ static const std::array<Isa, 3>& isas() {
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   static const std::array<Isa, 3> known{
-      {{"avx512", loops_avx512, avx512}, {"avx2", loops_avx2, avx2}, {"portable", loops_portable, true}}};
+      {{"avx512", loops_avx512, &interleaving_avx512, avx512},
+       {"avx2", loops_avx2, &interleaving_avx2, avx2},
+       {"portable", loops_portable, &interleaving_portable, true}}};
 #else
   static const std::array<Isa, 3> known{
-      {{"avx512", nullptr, false}, {"avx2", nullptr, false}, {"portable", loops_portable, true}}};
+      {{"avx512", nullptr, nullptr, false},
+       {"avx2", nullptr, nullptr, false},
+       {"portable", loops_portable, &interleaving_portable, true}}};
 #endif
   return known;
 }
@@ -119,6 +142,7 @@ static const Isa& isa() {
 
 constexpr int64_t grain = 16384;  // elements for which another thread is worth waking
 constexpr int most = 3;           // tensors that a loop reads
+constexpr int all = most + 2;     // and writes
 
 static int kind_of(const Tensor& x) {
   switch (x.scalar_type()) {
@@ -128,6 +152,8 @@ static int kind_of(const Tensor& x) {
       return float16;
     case torch::headeronly::ScalarType::BFloat16:
       return bfloat16;
+    case torch::headeronly::ScalarType::Double:
+      return float64;
     default:
       return -1;
   }
@@ -136,9 +162,10 @@ static int kind_of(const Tensor& x) {
 // The tensors' common shape, as few dimensions as their strides allow, largest strides of the output first.
 struct Walk {
   int tensors = 0;
-  int64_t elements = 1;
+  int written = 0;        // how many of the tensors, the last ones, are outputs with strides of their own; else the
+  int64_t elements = 1;   // outputs are dense in this order
   std::vector<int64_t> sizes;
-  std::vector<std::array<int64_t, most>> strides;  // per dimension, of each input; the output is dense in this order
+  std::vector<std::array<int64_t, all>> strides;  // per dimension, of each tensor
 };
 
 static std::vector<int64_t> broadcast(const Tensor* const* inputs, int count) {
@@ -184,7 +211,7 @@ static Walk walk(const Tensor* const* inputs, int count, const std::vector<int64
   for (size_t d : order) {
     w.elements *= shape[d];
     if (shape[d] == 1) continue;
-    std::array<int64_t, most> strides{};
+    std::array<int64_t, all> strides{};
     for (int t = 0; t < count; ++t) strides[t] = stride_of(*inputs[t], d, shape.size());
     bool joins = !w.sizes.empty();
     for (int t = 0; joins && t < count; ++t) joins = w.strides.back()[t] == strides[t] * shape[d];
@@ -198,34 +225,67 @@ static Walk walk(const Tensor* const* inputs, int count, const std::vector<int64
   }
   if (w.sizes.empty()) {
     w.sizes.push_back(1);
-    w.strides.push_back({1, 1, 1});
+    w.strides.push_back({1, 1, 1, 1, 1});
   }
   return w;
 }
 
+// One row's worth of tensors, to or from buffers. Two that are interleaved go together.
 template <class T>
-static void gather(const T* from, int64_t stride, int64_t n, T* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = from[i * stride];
+static void gather(const T* const* from, const int64_t* strides, int tensors, int64_t n, T (*to)[1024], int64_t at) {
+  const int size = sizeof(T) == 2 ? 0 : sizeof(T) == 4 ? 1 : 2;
+  for (int t = 0; t < tensors; ++t) {
+    T* one = to[t] + at;
+    const int64_t apart = t + 1 < tensors && strides[t] == 2 && strides[t + 1] == 2 ? from[t + 1] - from[t] : 0;
+    if (apart == 1 || apart == -1) {
+      T* other = to[++t] + at;
+      isa().interleaving->split[size](n, apart == 1 ? from[t - 1] : from[t], apart == 1 ? one : other, apart == 1 ? other : one);
+    } else if (strides[t] == 1) {
+      std::memcpy(one, from[t], static_cast<size_t>(n) * sizeof(T));
+    } else {
+      for (int64_t i = 0; i < n; ++i) one[i] = from[t][i * strides[t]];
+    }
+  }
+}
+template <class T>
+static void scatter(T (*from)[1024], int64_t at, const int64_t* strides, int tensors, int64_t n, T* const* to) {
+  const int size = sizeof(T) == 2 ? 0 : sizeof(T) == 4 ? 1 : 2;
+  for (int t = 0; t < tensors; ++t) {
+    const T* one = from[t] + at;
+    const int64_t apart = t + 1 < tensors && strides[t] == 2 && strides[t + 1] == 2 ? to[t + 1] - to[t] : 0;
+    if (apart == 1 || apart == -1) {
+      const T* other = from[++t] + at;
+      isa().interleaving->join[size](n, apart == 1 ? one : other, apart == 1 ? other : one, apart == 1 ? to[t - 1] : to[t]);
+    } else {
+      for (int64_t i = 0; i < n; ++i) to[t][i * strides[t]] = one[i];
+    }
+  }
 }
 
-// Elements [begin, end) of the walk: rows that lie close together are read in place, others by way of a buffer.
+// Elements [begin, end) of the walk: rows that lie close together are read in place, others by way of a buffer; likewise
+// written.
 template <class T>
 static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* inputs, void* const* outputs,
-                 int written, Loop* loop, const float* uniforms) {
+                 int written, Loop* loop, const void* uniforms) {
   constexpr int64_t piece = 1024;
   const size_t inner = w.sizes.size() - 1;
   const int64_t length = w.sizes[inner];
+  const int reads = w.tensors - w.written;
   bool dense = true;
   for (int t = 0; t < w.tensors; ++t) dense = dense && w.strides[inner][t] == 1;
-  alignas(64) T buffer[most][piece];
-  std::vector<int64_t> index(w.sizes.size());
+  alignas(64) T buffer[all][piece];
+  std::vector<int64_t> index(w.sizes.size()), first(w.sizes.size());
   int64_t rest = begin;
   for (size_t d = inner + 1; d-- > 0; rest /= w.sizes[d]) index[d] = rest % w.sizes[d];
   int64_t at = begin;
-  const auto source = [&](int t) {
-    int64_t offset = 0;
-    for (size_t d = 0; d <= inner; ++d) offset += index[d] * w.strides[d][t];
-    return static_cast<const T*>(inputs[t]) + offset;
+  const auto offset = [&](int t) {
+    int64_t sum = 0;
+    for (size_t d = 0; d <= inner; ++d) sum += index[d] * w.strides[d][t];
+    return sum;
+  };
+  const auto source = [&](int t) { return static_cast<const T*>(inputs[t]) + offset(t); };
+  const auto target = [&](int o) {
+    return static_cast<T*>(outputs[o]) + (w.written ? offset(reads + o) : at);
   };
   const auto advance = [&](int64_t n) {
     index[inner] += n;
@@ -241,28 +301,46 @@ static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* i
     int64_t n = 0;
     if (direct) {
       n = std::min(end - at, length - index[inner]);
-      for (int t = 0; t < w.tensors; ++t) from[t] = source(t);
+      for (int t = 0; t < reads; ++t) from[t] = source(t);
+      for (int o = 0; o < written; ++o) to[o] = target(o);
+      loop(n, from, to, uniforms);
       advance(n);
     } else {
+      first = index;
       while (n < piece && at + n < end) {
         const int64_t part = std::min({piece - n, end - at - n, length - index[inner]});
-        for (int t = 0; t < w.tensors; ++t) gather(source(t), w.strides[inner][t], part, buffer[t] + n);
+        const T* sources[most];
+        for (int t = 0; t < reads; ++t) sources[t] = source(t);
+        gather(sources, w.strides[inner].data(), reads, part, buffer, n);
         advance(part);
         n += part;
       }
-      for (int t = 0; t < w.tensors; ++t) from[t] = buffer[t];
+      for (int t = 0; t < reads; ++t) from[t] = buffer[t];
+      for (int o = 0; o < written; ++o) to[o] = w.written ? buffer[reads + o] : target(o);
+      loop(n, from, to, uniforms);
+      if (w.written) {
+        index.swap(first);
+        for (int64_t done = 0; done < n;) {
+          const int64_t part = std::min(n - done, length - index[inner]);
+          T* targets[2];
+          for (int o = 0; o < written; ++o) targets[o] = target(o);
+          scatter(buffer + reads, done, w.strides[inner].data() + reads, written, part, targets);
+          advance(part);
+          done += part;
+        }
+      }
     }
-    for (int o = 0; o < written; ++o) to[o] = static_cast<T*>(outputs[o]) + at;
-    loop(n, from, to, uniforms);
     at += n;
   }
 }
 
 static void run(const Walk& w, int kind, const void* const* inputs, void* const* outputs, int written, Loop* loop,
-                const float* uniforms) {
+                const void* uniforms) {
   const auto part = [&](int64_t begin, int64_t end) {
     if (kind == float32) {
       rows<float>(w, begin, end, inputs, outputs, written, loop, uniforms);
+    } else if (kind == float64) {
+      rows<double>(w, begin, end, inputs, outputs, written, loop, uniforms);
     } else {
       rows<uint16_t>(w, begin, end, inputs, outputs, written, loop, uniforms);
     }
@@ -296,25 +374,287 @@ static bool dense_in(const Tensor& x, const std::vector<int64_t>& shape, const s
   int64_t stride = 1;
   for (size_t d = shape.size(); d-- > 0;) {
     if (shape[order[d]] != 1 && x.stride(order[d]) != stride) return false;
-    stride *= shape[order[d]];
+    stride *= std::max<int64_t>(shape[order[d]], 1);
   }
   return true;
 }
 
+// --- parameters that are tensors ------------------------------------------------------------------------------------
+
+// The i-th element in memory takes the parameters' value i/stride % count.
+struct Channels {
+  int64_t count = 1;
+  int64_t stride = 1;
+};
+
+template <class F>
+static void as_numbers(int kind, F function) {
+  if (kind == float32) {
+    function(static_cast<float*>(nullptr));
+  } else if (kind == float64) {
+    function(static_cast<double*>(nullptr));
+  } else if (kind == float16) {
+    function(static_cast<torch::headeronly::Half*>(nullptr));
+  } else {
+    function(static_cast<torch::headeronly::BFloat16*>(nullptr));
+  }
+}
+
+// A tensor of one value per channel, or one for all; in double.
+static double number(const Tensor& x, int64_t channel) {
+  int64_t offset = 0;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (x.size(d) > 1) offset = channel * x.stride(d);
+  }
+  double value = 0.0;
+  as_numbers(kind_of(x), [&](auto* type) {
+    using N = std::remove_pointer_t<decltype(type)>;
+    value = static_cast<double>(static_cast<const N*>(x.const_data_ptr())[offset]);
+  });
+  return value;
+}
+
+// One pass over dense memory, in parts that depend on the sizes alone, so that the sums do not depend on the number of
+// threads. At most 16 numbers are added in R, whose rounding then loses less than a term's own errors; a part's sums are
+// kept in double, and the parts' are added in their order.
+template <class R>
+struct Pass {
+  const Entry& entry;
+  const Loops& loops;
+  bool backward;
+  int bytes;  // of an element
+  int64_t total;
+  Channels channels;
+  const double* values;  // [channel][parameter]
+  const char* inputs[2];
+  char* output;
+  double* sums;  // [learned][channel]
+
+  static constexpr int64_t part = 1 << 16;  // elements
+  static constexpr int64_t few = 16;
+
+  int learned() const { return __builtin_popcount(static_cast<unsigned>(entry.learned)); }
+  void uniforms(int64_t channel, R* to) const {
+    if constexpr (sizeof(R) == sizeof(double)) {
+      entry.doubles(values + channel * entry.parameters, to);
+    } else {
+      entry.floats(values + channel * entry.parameters, to);
+    }
+  }
+  template <class F>
+  void over(int64_t parts, F function) const {
+    const auto some = [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) function(p);
+    };
+    if (parts <= 1) {
+      some(0, parts);
+    } else {
+      torch::stable::parallel_for(0, parts, 1, some);
+    }
+  }
+  void apply(Loop* loop, int64_t at, int64_t n, R* const* further, const void* uniforms) const {
+    const void* from[2] = {inputs[0] + at * bytes, backward ? inputs[1] + at * bytes : nullptr};
+    void* to[1 + 8] = {output + at * bytes};
+    for (int k = 0; backward && k < learned(); ++k) to[1 + k] = further[k];
+    loop(n, from, to, uniforms);
+  }
+
+  // Runs of one channel each.
+  void by_runs() const {
+    const int more = learned();
+    std::vector<R> table(static_cast<size_t>(channels.count * std::max(entry.size, 1)));
+    for (int64_t c = 0; c < channels.count; ++c) uniforms(c, &table[static_cast<size_t>(c * entry.size)]);
+    const int64_t parts = (total + part - 1) / part;
+    // a part's run has a place of its own: the next part may go on with it
+    std::vector<double> partial(backward ? static_cast<size_t>((total / channels.stride + parts + 1) * more) : 0);
+    over(parts, [&](int64_t p) {
+      const int64_t end = std::min(total, (p + 1) * part);
+      for (int64_t at = p * part; at < end;) {
+        const int64_t run = at / channels.stride;
+        int64_t n = std::min(end, (run + 1) * channels.stride) - at;
+        const R* u = &table[static_cast<size_t>(run % channels.count * entry.size)];
+        if (backward) {
+          R several[8][ways];
+          R* further[8];
+          for (int k = 0; k < more; ++k) further[k] = several[k];
+          n = std::min<int64_t>(n, few * ways);
+          apply(loops.sums, at, n, further, u);
+          for (int k = 0; k < more; ++k) {
+            double sum = 0.0;
+            for (R one : several[k]) sum += one;
+            partial[static_cast<size_t>((run + p) * more + k)] += sum;
+          }
+        } else {
+          apply(loops.forward, at, n, nullptr, u);
+        }
+        at += n;
+      }
+    });
+    for (int64_t p = 0; backward && p < parts; ++p) {
+      const int64_t first = p * part / channels.stride;
+      const int64_t last = (std::min(total, (p + 1) * part) - 1) / channels.stride;
+      for (int64_t run = first; run <= last; ++run) {
+        for (int k = 0; k < more; ++k) {
+          sums[k * channels.count + run % channels.count] += partial[static_cast<size_t>((run + p) * more + k)];
+        }
+      }
+    }
+  }
+
+  // Rows of whole periods, where the channel changes from element to element.
+  void by_rows() const {
+    const int more = learned();
+    const int64_t period = channels.stride * channels.count;
+    const int64_t length = std::max<int64_t>(1, std::min<int64_t>(1024, total) / period) * period;
+    std::vector<R> table(static_cast<size_t>(entry.size * length)), one(static_cast<size_t>(std::max(entry.size, 1)));
+    for (int64_t c = 0; c < channels.count; ++c) {
+      uniforms(c, one.data());
+      for (int k = 0; k < entry.size; ++k) {
+        for (int64_t start = c * channels.stride; start < length; start += period) {
+          std::fill_n(&table[static_cast<size_t>(k * length + start)], channels.stride, one[static_cast<size_t>(k)]);
+        }
+      }
+    }
+    const Table uniforms{table.data(), length};
+    const int64_t rows = (total + length - 1) / length, together = std::max<int64_t>(32, part / length);
+    const int64_t parts = (rows + together - 1) / together;
+    const size_t kept = static_cast<size_t>(more * channels.count);
+    std::vector<double> partial(backward ? static_cast<size_t>(parts) * kept : 0);
+    over(parts, [&](int64_t p) {
+      std::vector<R> added(backward ? static_cast<size_t>(more * length) : 0);
+      R* further[8];
+      for (int k = 0; backward && k < more; ++k) further[k] = &added[static_cast<size_t>(k * length)];
+      const int64_t last = std::min(rows, (p + 1) * together);
+      for (int64_t row = p * together; row < last; ++row) {
+        const int64_t at = row * length;
+        apply(backward ? loops.gradients : loops.forwards, at, std::min(length, total - at), further, &uniforms);
+        if (!backward || ((row + 1) % few != 0 && row + 1 != last)) continue;
+        for (int k = 0; k < more; ++k) {
+          double* to = &partial[static_cast<size_t>(p) * kept + static_cast<size_t>(k * channels.count)];
+          for (int64_t i = 0; i < length;) {
+            for (int64_t c = 0; c < channels.count; ++c) {
+              for (int64_t s = 0; s < channels.stride; ++s) to[c] += further[k][i++];
+            }
+          }
+        }
+        std::fill(added.begin(), added.end(), R(0));
+      }
+    });
+    for (int64_t p = 0; backward && p < parts; ++p) {
+      for (size_t i = 0; i < kept; ++i) sums[i] += partial[static_cast<size_t>(p) * kept + i];
+    }
+  }
+
+  void run() const {
+    if (total == 0) return;
+    if (channels.count > 1 && channels.stride < 64) {
+      by_rows();
+    } else {
+      by_runs();
+    }
+  }
+};
+
+// x, and before it grad, dense and laid out alike; parameters with one value, or one per place along one and the same
+// dimension of x.
+static void learned(const Entry& entry, bool backward, StableIValue* stack) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  const int first = backward ? 2 : 1;
+  std::vector<Tensor> inputs, parameters;
+  for (int t = 0; t < first; ++t) inputs.push_back(to<Tensor>(stack[t]));
+  const Tensor& x = inputs.back();
+  const int kind = kind_of(x);
+  STD_TORCH_CHECK(kind >= 0 && kind_of(inputs[0]) == kind, "softknee::", entry.name, "_learned takes one of four dtypes");
+  const std::vector<int64_t> shape = broadcast(std::array<const Tensor*, 1>{&x}.data(), 1);
+  const auto order = order_of(x, shape);
+  bool alike = dense_in(x, shape, order) && inputs[0].dim() == x.dim();
+  for (int64_t d = 0; alike && d < x.dim(); ++d) alike = inputs[0].size(d) == x.size(d);
+  STD_TORCH_CHECK(alike && dense_in(inputs[0], shape, order), "softknee::", entry.name, "_learned: x and grad must be dense and alike");
+  Channels channels;
+  channels.stride = std::max<int64_t>(1, x.numel());
+  double scalars[8];
+  for (int p = 0; p < entry.parameters; ++p) {
+    if (!(entry.learned >> p & 1)) {
+      scalars[p] = to<double>(stack[first + p]);
+      continue;
+    }
+    parameters.push_back(to<Tensor>(stack[first + p]));
+    const Tensor& parameter = parameters.back();
+    STD_TORCH_CHECK(kind_of(parameter) >= 0 && parameter.dim() <= x.dim(), "softknee::", entry.name, ": a parameter does not fit");
+    for (int64_t d = 0; d < parameter.dim(); ++d) {
+      if (parameter.size(d) == 1) continue;
+      const int64_t at = x.dim() - parameter.dim() + d;
+      const bool same = channels.count == 1 || (channels.count == x.size(at) && channels.stride == x.stride(at));
+      STD_TORCH_CHECK(same && parameter.size(d) == x.size(at), "softknee::", entry.name, ": a parameter does not fit");
+      channels = {x.size(at), x.stride(at)};
+    }
+  }
+  int32_t device = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  std::vector<Tensor> results{empty(x, shape, order)};
+  for (const Tensor& parameter : parameters) {
+    if (!backward) break;
+    const std::vector<int64_t> own = broadcast(std::array<const Tensor*, 1>{&parameter}.data(), 1);
+    std::vector<size_t> plain(own.size());
+    for (size_t d = 0; d < plain.size(); ++d) plain[d] = d;
+    results.push_back(empty(parameter, own, plain));
+  }
+  if (device == aoti_torch_device_type_cpu()) {
+    std::vector<double> values(static_cast<size_t>(channels.count * entry.parameters));
+    for (int64_t c = 0; c < channels.count; ++c) {
+      for (int p = 0, t = 0; p < entry.parameters; ++p) {
+        values[static_cast<size_t>(c * entry.parameters + p)] =
+            entry.learned >> p & 1 ? number(parameters[static_cast<size_t>(t++)], c) : scalars[p];
+      }
+    }
+    std::vector<double> sums(backward ? parameters.size() * static_cast<size_t>(channels.count) : 0);
+    const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
+    const auto pass = [&](auto real, int bytes) {
+      Pass<decltype(real)> pass{entry, loops, backward, bytes, x.numel(), channels, values.data(), {}, {}, sums.data()};
+      for (size_t t = 0; t < inputs.size(); ++t) pass.inputs[t] = static_cast<const char*>(inputs[t].const_data_ptr());
+      pass.output = static_cast<char*>(results[0].mutable_data_ptr());
+      pass.run();
+    };
+    if (kind == float64) {
+      pass(0.0, 8);
+    } else {
+      pass(0.0f, kind == float32 ? 4 : 2);
+    }
+    for (size_t t = 0; backward && t < parameters.size(); ++t) {
+      const Tensor& parameter = parameters[t];
+      const int64_t count = parameter.numel();
+      const double* all = &sums[t * static_cast<size_t>(channels.count)];
+      as_numbers(kind_of(parameter), [&](auto* type) {
+        using N = std::remove_pointer_t<decltype(type)>;
+        N* to = static_cast<N*>(results[1 + t].mutable_data_ptr());
+        if (count == 1) {
+          double sum = 0.0;
+          for (int64_t c = 0; c < channels.count; ++c) sum += all[c];
+          *to = static_cast<N>(sum);
+        } else {
+          for (int64_t c = 0; c < count; ++c) to[c] = static_cast<N>(all[c]);
+        }
+      });
+    }
+  }
+  for (size_t t = 0; t < results.size(); ++t) stack[t] = from(results[t]);
+}
+
 // --- operators ------------------------------------------------------------------------------------------------------
 
-enum Form { forward_form, out_form, backward_form };
+enum Form { forward_form, out_form, backward_form, backward_out_form };
 
 static void compute(const Entry& entry, Form form, const Tensor* const* inputs, int count, const double* values,
                     Tensor* outputs, int written) {
   const int kind = kind_of(*inputs[0]);
-  STD_TORCH_CHECK(kind >= 0, "softknee::", entry.name, " takes float32, float16 or bfloat16; convert the input");
+  STD_TORCH_CHECK(kind >= 0, "softknee::", entry.name, " takes float64, float32, float16 or bfloat16; convert the input");
   for (int t = 1; t < count; ++t) {
     STD_TORCH_CHECK(kind_of(*inputs[t]) == kind, "softknee::", entry.name, ": the inputs must have one dtype");
   }
   const auto shape = broadcast(inputs, count);
   // the gradient of a sum has no strides of its own: the layout is that of the input
-  const Tensor& model = *inputs[form == backward_form ? 1 : 0];
+  const Tensor& model = *inputs[form == backward_form || form == backward_out_form ? 1 : 0];
   const auto order = order_of(model, shape);
   if (form == out_form) {
     const Tensor& out = outputs[0];
@@ -322,29 +662,46 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
     STD_TORCH_CHECK(kind_of(out) == kind && sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()),
                     "softknee::", entry.name, ": out must have the dtype and the shape of the result");
     STD_TORCH_CHECK(dense_in(out, shape, order), "softknee::", entry.name, ": out must be laid out as the input is");
+  } else if (form == backward_out_form) {
+    for (int o = 0; o < written; ++o) {
+      const auto sizes = outputs[o].sizes();
+      STD_TORCH_CHECK(kind_of(outputs[o]) == kind && sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin()),
+                      "softknee::", entry.name, "_backward: an output must have the dtype and the shape of the result");
+    }
   } else {
     for (int o = 0; o < written; ++o) outputs[o] = empty(model, shape, order);
   }
   int32_t device = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(model.get(), &device));
   if (device != aoti_torch_device_type_cpu()) return;  // a meta tensor has a shape and no values
-  const Walk w = walk(inputs, count, shape, order);
+  const Tensor* tensors[all];
+  int walked = 0;
+  for (; walked < count; ++walked) tensors[walked] = inputs[walked];
+  for (int o = 0; form == backward_out_form && o < written; ++o) tensors[walked++] = &outputs[o];
+  Walk w = walk(tensors, walked, shape, order);
+  w.written = walked - count;
   if (w.elements == 0) return;
-  float uniforms[parameters::most_uniforms];
-  entry.uniforms(values, uniforms);
+  float floats[parameters::most_uniforms];
+  double doubles[parameters::most_uniforms];
+  if (kind == float64) {
+    entry.doubles(values, doubles);
+  } else {
+    entry.floats(values, floats);
+  }
   const void* from[most];
   void* to[2];
   for (int t = 0; t < count; ++t) from[t] = inputs[t]->const_data_ptr();
   for (int o = 0; o < written; ++o) to[o] = outputs[o].mutable_data_ptr();
-  const Loops& loops = isa().loops[&entry - parameters::entries];
-  run(w, kind, from, to, written, (form == backward_form ? loops.backward : loops.forward)[kind], uniforms);
+  const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
+  Loop* loop = form == backward_form || form == backward_out_form ? loops.backward : loops.forward;
+  run(w, kind, from, to, written, loop, kind == float64 ? static_cast<const void*>(doubles) : floats);
 }
 
 static void boxed(const Entry& entry, Form form, StableIValue* stack) {
   using torch::stable::detail::from;
   using torch::stable::detail::to;
-  const int count = entry.inputs + (form == backward_form ? 1 : 0);
-  const int written = form == backward_form ? entry.inputs : 1;
+  const bool backward = form == backward_form || form == backward_out_form;
+  const int count = entry.inputs + (backward ? 1 : 0), written = backward ? entry.inputs : 1;
   std::vector<Tensor> tensors, results;
   tensors.reserve(most);
   for (int t = 0; t < count; ++t) tensors.push_back(to<Tensor>(stack[t]));
@@ -353,9 +710,9 @@ static void boxed(const Entry& entry, Form form, StableIValue* stack) {
   results.reserve(2);
   const Tensor* inputs[most];
   for (int t = 0; t < count; ++t) inputs[t] = &tensors[t];
-  if (form == out_form) {
-    results.push_back(to<Tensor>(stack[count + entry.parameters]));
-    compute(entry, form, inputs, count, values, results.data(), 1);
+  if (form == out_form || form == backward_out_form) {
+    for (int o = 0; o < written; ++o) results.push_back(to<Tensor>(stack[count + entry.parameters + o]));
+    compute(entry, form, inputs, count, values, results.data(), written);
     return;
   }
   for (int o = 0; o < written; ++o) results.push_back(tensors[0]);
@@ -368,11 +725,17 @@ static void kernel(StableIValue* stack, uint64_t, uint64_t) {
   boxed(parameters::entries[index], form, stack);
 }
 
+template <int index, bool backward>
+static void learned_kernel(StableIValue* stack, uint64_t, uint64_t) {
+  learned(parameters::entries[index], backward, stack);
+}
+
 typedef void Boxed(StableIValue*, uint64_t, uint64_t);
 
 template <int... index>
-static std::array<std::array<Boxed*, 3>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
-  return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>}...}};
+static std::array<std::array<Boxed*, 6>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
+  return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>,
+            kernel<index, backward_out_form>, learned_kernel<index, false>, learned_kernel<index, true>}...}};
 }
 
 }  // namespace softknee
@@ -382,13 +745,18 @@ extern "C" {
 // The instructions in use, of those that this processor has; SOFTKNEE_ISA names one.
 __attribute__((visibility("default"))) const char* softknee_isa() { return softknee::isa().name; }
 
-// Registers the operators of one activation, once. Returns 0, or 1 for a name that has no kernels.
+// Registers the operators of one activation, once, whichever thread asks first. Returns 0, or 1 for a name that has no
+// kernels.
 __attribute__((visibility("default"))) int softknee_register(const char* name) {
   using namespace softknee;
   static const auto kernels = kernels_of(std::make_integer_sequence<int, parameters::count>());
+  static std::mutex mutex;
+  static std::array<bool, parameters::count> registered{};
+  const std::lock_guard<std::mutex> lock(mutex);
   for (int i = 0; i < parameters::count; ++i) {
     const Entry& entry = parameters::entries[i];
     if (std::strcmp(entry.name, name) != 0) continue;
+    if (std::exchange(registered[static_cast<size_t>(i)], true)) return 0;
     const std::string base = entry.name, own = entry.declared;
     const std::string inputs = entry.inputs == 1 ? "Tensor x" : "Tensor gate, Tensor up";
     const std::string both = entry.inputs == 1 ? "Tensor" : "(Tensor, Tensor)";
@@ -396,11 +764,26 @@ __attribute__((visibility("default"))) int softknee_register(const char* name) {
     definitions.def((base + "(" + inputs + own + ") -> Tensor").c_str());
     definitions.def((base + ".out(" + inputs + own + ", *, Tensor(a!) out) -> ()").c_str());
     definitions.def((base + "_backward(Tensor grad, " + inputs + own + ") -> " + both).c_str());
+    if (entry.inputs == 2) {
+      definitions.def((base + "_backward.out(Tensor grad, " + inputs + own +
+                       ", *, Tensor(a!) of_gate, Tensor(b!) of_up) -> ()").c_str());
+    }
+    if (entry.learned) {
+      std::string gradients = "(Tensor";
+      for (int rest = entry.learned; rest; rest &= rest - 1) gradients += ", Tensor";
+      definitions.def((base + "_learned(Tensor x" + entry.tensors + ") -> Tensor").c_str());
+      definitions.def((base + "_learned_backward(Tensor grad, Tensor x" + entry.tensors + ") -> " + gradients + ")").c_str());
+    }
     for (const char* key : {"CPU", "Meta"}) {
       auto& library = *new StableLibrary(StableLibrary::Kind::IMPL, "softknee", key, __FILE__, __LINE__);
       library.impl(base.c_str(), kernels[i][forward_form]);
       library.impl((base + ".out").c_str(), kernels[i][out_form]);
       library.impl((base + "_backward").c_str(), kernels[i][backward_form]);
+      if (entry.inputs == 2) library.impl((base + "_backward.out").c_str(), kernels[i][backward_out_form]);
+      if (entry.learned) {
+        library.impl((base + "_learned").c_str(), kernels[i][4]);
+        library.impl((base + "_learned_backward").c_str(), kernels[i][5]);
+      }
     }
     return 0;
   }

@@ -27,7 +27,7 @@ namespace SOFTKNEE_ISA {
 #define SOFTKNEE_PRIMITIVE(name, value)                                                        \
   struct name##_loop {                                                                         \
     template <class T>                                                                         \
-    static void run(int64_t n, const void* const* inputs, void* const* outputs, const float*) { \
+    static void run(int64_t n, const void* const* inputs, void* const* outputs, const void*) { \
       using A = Math<T>;                                                                       \
       each<T, 1, 1>(n, inputs, outputs, [](const V* a, V* b) __attribute__((always_inline)) {  \
         const V x = a[0];                                                                      \

@@ -36,8 +36,8 @@ struct Slice {
 typedef void SliceLoop(const Slice*);
 
 struct SliceLoops {
-  SliceLoop* forward[kinds];   // inputs x
-  SliceLoop* backward[kinds];  // inputs grad, y
+  SliceLoop* forward[floats];   // inputs x
+  SliceLoop* backward[floats];  // inputs grad, y
 };
 
 enum { softmax, log_softmax };  // in the order of these

@@ -73,14 +73,14 @@ def described() -> str:
 
 @functools.cache
 def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
-    """`torch.ops.softknee`'s forward, out and backward of this activation, registered now if they were not; None where
-    there are no kernels for it."""
+    """Forward, out and backward of this activation, registered now if they were not; None where there are no kernels
+    for it. They do not ask whether gradients are lost, as the public `torch.ops.softknee` do."""
     if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
         return None
     library = _library()
     if isinstance(library, str) or library.softknee_register(activation.name.encode()):
         return None
-    namespace, name = torch.ops.softknee, activation.name
+    namespace, name = torch.ops.softknee, f"_{activation.name}"
     forward, backward = getattr(namespace, name), getattr(namespace, f"{name}_backward")
     return forward.default, forward.out, backward.default
 

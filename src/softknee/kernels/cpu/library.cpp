@@ -7,6 +7,9 @@
 //   softknee::swiglu(Tensor gate, Tensor up) -> Tensor
 //   softknee::swiglu_backward(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)
 //
+// Autograd does not see through them: called with a tensor whose gradient it would lose, each raises. `softknee::_silu`
+// and so on are the same without that question, for softknee's own calls, which have an autograd.Function around them.
+//
 // Inputs: one dtype of float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
 // one activation at a time, by `softknee_register`, since all of them would add a tenth of a second to the import.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -370,9 +373,49 @@ static void kernel(StableIValue* stack, uint64_t, uint64_t) {
 
 typedef void Boxed(StableIValue*, uint64_t, uint64_t);
 
+// --- gradients that would be lost -----------------------------------------------------------------------------------
+
+// The stable ABI does not tell whether a tensor requires grad; but a view of one that does is no leaf.
+static bool requires_grad(const Tensor& x) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  const auto is_leaf = [](const Tensor& y) {
+    StableIValue stack[1] = {from(y)};
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::is_leaf", "", stack, TORCH_ABI_VERSION));
+    return to<bool>(stack[0]);
+  };
+  if (!is_leaf(x)) return true;
+  StableIValue stack[1] = {from(x)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::alias", "", stack, TORCH_ABI_VERSION));
+  return !is_leaf(to<Tensor>(stack[0]));
+}
+
+// The operator as others call it: the question, then softknee's own, which whatever looks in sees in its place.
+template <int index, Form form>
+static void checked(StableIValue* stack, uint64_t, uint64_t) {
+  const Entry& entry = parameters::entries[index];
+  const int count = entry.inputs + (form == backward_form ? 1 : 0);
+  for (int t = 0; t < count && aoti_torch_grad_mode_is_enabled(); ++t) {
+    AtenTensorHandle same = nullptr;  // the stack keeps its own
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_new_tensor_handle(torch::stable::detail::to<AtenTensorHandle>(stack[t]), &same));
+    STD_TORCH_CHECK(!requires_grad(Tensor(same)), "softknee::", entry.name,
+                    " has no derivative of its own; call softknee.functional.", entry.name,
+                    ", which has, or pass tensors that do not require grad: x.detach()");
+  }
+  const std::string name = std::string("softknee::_") + entry.name + (form == backward_form ? "_backward" : "");
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher(name.c_str(), form == out_form ? "out" : "", stack, TORCH_ABI_VERSION));
+}
+
 template <int... index>
 static std::array<std::array<Boxed*, 3>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
   return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>}...}};
+}
+
+template <int... index>
+static std::array<std::array<Boxed*, 3>, sizeof...(index)> checks_of(std::integer_sequence<int, index...>) {
+  return {{{checked<index, forward_form>, checked<index, out_form>, checked<index, backward_form>}...}};
 }
 
 }  // namespace softknee
@@ -386,22 +429,27 @@ __attribute__((visibility("default"))) const char* softknee_isa() { return softk
 __attribute__((visibility("default"))) int softknee_register(const char* name) {
   using namespace softknee;
   static const auto kernels = kernels_of(std::make_integer_sequence<int, parameters::count>());
+  static const auto checks = checks_of(std::make_integer_sequence<int, parameters::count>());
   for (int i = 0; i < parameters::count; ++i) {
     const Entry& entry = parameters::entries[i];
     if (std::strcmp(entry.name, name) != 0) continue;
-    const std::string base = entry.name, own = entry.declared;
-    const std::string inputs = entry.inputs == 1 ? "Tensor x" : "Tensor gate, Tensor up";
+    const std::string own = entry.declared, inputs = entry.inputs == 1 ? "Tensor x" : "Tensor gate, Tensor up";
     const std::string both = entry.inputs == 1 ? "Tensor" : "(Tensor, Tensor)";
     auto& definitions = *new StableLibrary(StableLibrary::Kind::FRAGMENT, "softknee", nullptr, __FILE__, __LINE__);
-    definitions.def((base + "(" + inputs + own + ") -> Tensor").c_str());
-    definitions.def((base + ".out(" + inputs + own + ", *, Tensor(a!) out) -> ()").c_str());
-    definitions.def((base + "_backward(Tensor grad, " + inputs + own + ") -> " + both).c_str());
-    for (const char* key : {"CPU", "Meta"}) {
+    const auto implement = [](const char* key, const std::string& base, const std::array<Boxed*, 3>& forms) {
       auto& library = *new StableLibrary(StableLibrary::Kind::IMPL, "softknee", key, __FILE__, __LINE__);
-      library.impl(base.c_str(), kernels[i][forward_form]);
-      library.impl((base + ".out").c_str(), kernels[i][out_form]);
-      library.impl((base + "_backward").c_str(), kernels[i][backward_form]);
+      library.impl(base.c_str(), forms[forward_form]);
+      library.impl((base + ".out").c_str(), forms[out_form]);
+      library.impl((base + "_backward").c_str(), forms[backward_form]);
+    };
+    for (const std::string& base : {std::string("_") + entry.name, std::string(entry.name)}) {
+      definitions.def((base + "(" + inputs + own + ") -> Tensor").c_str());
+      definitions.def((base + ".out(" + inputs + own + ", *, Tensor(a!) out) -> ()").c_str());
+      definitions.def((base + "_backward(Tensor grad, " + inputs + own + ") -> " + both).c_str());
     }
+    implement("CPU", std::string("_") + entry.name, kernels[i]);
+    implement("Meta", std::string("_") + entry.name, kernels[i]);
+    implement("CompositeImplicitAutograd", entry.name, checks[i]);
     return 0;
   }
   return 1;

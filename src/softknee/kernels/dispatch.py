@@ -34,7 +34,7 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
         return handle_torch_function(activation, inputs, *inputs, inplace=inplace, **parameters)
     if inplace is not False and inplace is not True:
         raise InputError(f"{activation.name}: inplace must be True or False, got {inplace!r}")
-    if not is_compiling() and (short := way(activation, inputs, parameters, inplace)) is not None:
+    if (short := way(activation, inputs, parameters, inplace)) is not None:
         try:
             return short(*inputs)
         except (RuntimeError, IndexError, TypeError) as error:
@@ -76,7 +76,9 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
         return chosen
     if looked_into:
         natively = chosen.forward == chosen.backward == "native" and not transformed()
-        return chosen if natively else Path("composite", "composite", "a compiler or torch.func transform looks into it")
+        return (
+            chosen if natively else Path("composite", "composite", "a compiler or torch.func transform looks into it")
+        )
     if training:
         return Path("composite", "composite", "it draws its own noise")
     if chosen.forward == "native" and native.takes(activation, x, resolved):

@@ -1,11 +1,11 @@
 """When backward may keep the output in the input's place: f′(f(x)) = f′(x) at every number x of the dtype.
 
-The next layer holds the output anyway, so that nothing is kept in addition. It is proved from the definition: f′ must be
-constant between the numbers that it compares x with, and f, between them, x itself, a number, or c·x with c > 0. So are
-relu, leaky_relu, hardtanh, thresholded_relu and hardshrink, and whatever a definition of that form says.
+The next layer holds the output anyway, so that nothing is kept in addition. It is proved from the definition: f′ must
+be constant between the numbers that it compares x with, and f, between them, x itself, a number, or c·x with c > 0. So
+are relu, leaky_relu, hardtanh, thresholded_relu and hardshrink, and whatever a definition of that form says.
 
-Elsewhere the input is kept. y·(1 − y), 1 − y² and y + α are the derivatives of sigmoid, tanh and elu, but 0 wherever the
-output is rounded to its limit, from x = 17 or x = −17 on in float32, where f′ is still a number that can be divided by.
+Elsewhere the input is kept. y·(1 − y), 1 − y² and y + α are the derivatives of sigmoid, tanh and elu, but 0 wherever
+the output is rounded to its limit (from |x| = 17 on in float32), while f′ is still a number that can be divided by.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,23 @@ def call(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tensor:
         if not isinstance(value, Tensor) and name in activation.parameters and activation.parameters[name].learnable:
             given[name] = torch.tensor([value], dtype=x.dtype, device=x.device)
     return getattr(torch.nn.functional, str(activation.torch))(x, **given)
+
+
+def function(activation: Activation) -> Callable[..., Tensor]:
+    """The op under `torch.nn.functional`'s function, whose Python asks for `__torch_function__` once more."""
+    name = str(activation.torch)
+    for place in (torch._C._nn, torch):
+        if hasattr(place, name):
+            return getattr(place, name)
+    return getattr(torch.nn.functional, name)
+
+
+def inplace(activation: Activation) -> Callable[..., Tensor] | None:
+    """The op that writes into its input, where PyTorch has it."""
+    for place in (torch._C._nn, torch):
+        if hasattr(place, f"{activation.torch}_"):
+            return getattr(place, f"{activation.torch}_")
+    return None
 
 
 def arguments(activation: Activation, resolved: dict[str, Any]) -> dict[str, Any]:

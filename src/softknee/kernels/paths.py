@@ -113,6 +113,14 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long at 64K elements")
 
 
+def same_bits(activation: Activation, dtype: torch.dtype) -> bool:
+    """Whether PyTorch's op and the kernel are both correctly rounded, f and f′, at the defaults."""
+    without = uncompiled(activation, dtype)
+    both = [figures(activation, dtype, path) for path in ("native", "kernel")]
+    exact = all(found is not None and max(figure.ulp for figure in found[:2]) <= 0.5 for found in both)
+    return exact and without.forward == without.backward == "native"
+
+
 def _is_exact(activation: Activation, dtype: torch.dtype) -> bool:
     """Whether PyTorch has an op on the CPU whose values are good enough."""
     native = figures(activation, dtype, "native") if activation.torch is not None else None

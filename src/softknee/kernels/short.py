@@ -31,9 +31,8 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _recording = torch.is_grad_enabled
 
 Call = Callable[..., Tensor]
-# Elements from which on kernels save more than a Function in Python costs, 8 µs more than PyTorch's node: of ops as fast
-# as relu they save 0.06 ns per element and pass.
-SMALL = 1 << 17
+# What a kernel's call costs more than that of PyTorch's op, in ns: its operator, and a Function in Python.
+OPERATOR, FUNCTION = 500.0, 8000.0
 
 
 class Ways(NamedTuple):
@@ -119,16 +118,22 @@ def _ways(
         kernels = _kernels(activation, dtype, tuple(resolved.values()), chosen.backward == "kernel")
         if given or device != "cpu" or not paths.same_bits(activation, dtype):
             return kernels
-        small, large = _natives(activation, dtype, resolved, True).recorded, kernels.recorded
-        return kernels._replace(recorded=_by_size(small, large)) if small and large else kernels
+        natives = _natives(activation, dtype, resolved, True)
+        saved = max(paths.speed(activation, dtype, "native") - paths.speed(activation, dtype, "kernel"), 1e-9)
+        return kernels._replace(
+            plain=_by_size(natives.plain, kernels.plain, OPERATOR / saved),
+            recorded=_by_size(natives.recorded, kernels.recorded, FUNCTION / (2 * saved)),  # forward and backward
+        )
     if chosen.forward == "native" and activation.kind == "elementwise":
         return _natives(activation, dtype, resolved, chosen.backward == "native")
     return NONE
 
 
-def _by_size(small: Call, large: Call) -> Call:
-    """Under autograd, of two that give the same bits: the one that costs less."""
-    return lambda x: small(x) if x.numel() < SMALL else large(x)
+def _by_size(native: Call | None, kernel: Call | None, elements: float) -> Call | None:
+    """Of two that give the same bits the one that costs less: the kernel from so many elements on."""
+    if native is None or kernel is None:
+        return kernel
+    return lambda x: native(x) if x.numel() < elements else kernel(x)
 
 
 def _kernels(activation: Activation, dtype: torch.dtype, values: tuple[float, ...], differentiable: bool) -> Ways:

@@ -12,7 +12,7 @@ from torch import Tensor
 import softknee
 import softknee.functional as SF
 from softknee.errors import InputError
-from softknee.kernels import cpu
+from softknee.kernels import cpu, native, paths
 from softknee.kernels.output import keeps_output
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernels are not compiled here")
@@ -60,6 +60,23 @@ def test_the_output_serves_where_it_is_kept(dtype):
             assert not same, f"{activation.name}{values}"
     assert at_defaults == RELUS
     assert len(kept) > len(at_defaults)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES], ids=lambda d: str(d).removeprefix("torch."))
+def test_the_bits_do_not_depend_on_the_size(dtype):
+    x = every(dtype)
+    found = [a for a in UNARY if a.torch is not None and paths.same_bits(a, dtype)]
+    assert softknee.get("relu6") in found
+    for activation in found:
+        values = tuple(activation.defaults.values())
+        forward, _, backward = cpu.operators(activation)
+        leaf = x.clone().requires_grad_()
+        theirs = native.call(activation, leaf, activation.defaults)
+        ours, slope = forward(x, *values), backward(torch.ones_like(x), x, *values)
+        torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0, equal_nan=True)
+        (wanted,) = torch.autograd.grad(theirs, leaf, torch.ones_like(x))
+        number = ~x.isnan()
+        assert torch.equal(slope[number], wanted[number]), activation.name
 
 
 def kept(call) -> set[int]:

@@ -1,7 +1,7 @@
 """The one door through which every activation of tensors goes: checks the arguments and takes the path.
 
-`paths.py` says which there are and when each is taken. The call is visible to `__torch_function__` as a call of the
-`Activation` itself.
+`paths.py` says which there are and when each is taken; `short.py` has the common calls' bound. The call is visible to
+`__torch_function__` as a call of the `Activation` itself.
 """
 
 from __future__ import annotations

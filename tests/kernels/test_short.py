@@ -75,7 +75,7 @@ def test_the_bits_do_not_depend_on_the_size(dtype):
         ours, slope = forward(x, *values), backward(torch.ones_like(x), x, *values)
         torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0, equal_nan=True)
         (wanted,) = torch.autograd.grad(theirs, leaf, torch.ones_like(x))
-        number = ~x.isnan()
+        number = ~x.isnan()  # where f is NaN, f′ is not specified: 1 or 0 of relu
         assert torch.equal(slope[number], wanted[number]), activation.name
 
 

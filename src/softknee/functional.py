@@ -25,6 +25,7 @@ from .errors import InputError
 from .kernels.dispatch import call
 from .kernels.packed import call_packed
 from .kernels.packed import unpack as unpack
+from .kernels.short import direct
 
 _POSITIONAL, _KEYWORD = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
@@ -34,6 +35,8 @@ def _elementwise(activation: Activation) -> Callable[..., Tensor]:
     names = (*activation.parameters, *flags)
 
     def function(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not args and not kwargs and (y := direct(activation, input)) is not None:
+            return y
         return call(activation, input, **_named(activation, names, args, kwargs) if args else kwargs)
 
     parameters = [(p.name, p.default, _POSITIONAL) for p in activation.parameters.values()]
@@ -59,7 +62,7 @@ def _named(
         raise TypeError(
             f"{activation.name} takes {', '.join((first, *names))}; got {len(args)} arguments after {first}"
         )
-    for name in names[: len(args)]:
+    for name in names[: len(args)] if kwargs else ():
         if name in kwargs:
             raise TypeError(f"{activation.name} got {name!r} twice")
     return dict(zip(names, args, strict=False)) | kwargs

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from softknee.kernels import cpu, dispatch, paths
+from softknee.kernels import cpu, paths, short
 
 
 def _forget() -> None:
-    for cached in (paths.choose, paths.uncompiled, paths.learned, dispatch._shortcut):
+    for cached in (paths.choose, paths.uncompiled, paths.learned, short._ways):
         cached.cache_clear()
 
 

@@ -376,7 +376,8 @@ class Emitter:
             x, c = found
             first = short(k.args[0])
             parts = (first, k.args[0] - first, k.args[0] * c, k.args[0] * c - float(np.float32(k.args[0] * c)))
-            return self._named(key, f"{arithmetic}::odd_cubic({self.value(x)}, {', '.join(map(literal, parts))})", "auto")
+            given = ", ".join([self.value(x), *map(literal, parts)])
+            return self._named(key, f"{arithmetic}::odd_cubic({given})", "auto")
         if z.op == "mul" and k.op == "constant" and abs(math.frexp(k.args[0])[0]) == 0.5 and k is not ONE:
             left = self.simplify.product(k, z.args[0])
             return self._named(key, f"{arithmetic}::product({wide(left, z.args[1])})", "auto")

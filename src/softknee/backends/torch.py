@@ -173,7 +173,7 @@ class Composite:
 
             @staticmethod
             def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-                return composite._gradients(ctx, grad)
+                return composite.gradients_at(grad, _kept(ctx), ctx.needs_input_grad)
 
         return Recorded
 
@@ -196,7 +196,7 @@ class Composite:
 
             @staticmethod
             def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-                return composite._gradients(ctx, grad)
+                return composite.gradients_at(grad, _kept(ctx), ctx.needs_input_grad)
 
             @staticmethod
             def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -207,15 +207,14 @@ class Composite:
 
         return Transformable
 
-    def _gradients(self, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        arguments = _kept(ctx)
+    def gradients_at(self, grad: Tensor, arguments: Sequence[Any], needed: Sequence[bool]) -> tuple[Any, ...]:
+        """`grad` times the derivative with respect to each argument, differentiable again; None where not needed."""
         if self.gradients is not None and not torch.is_grad_enabled() and not transformed():
             fast = self.gradients(grad, *arguments)
             if fast is not None:
                 return *fast, *[None] * (len(arguments) - len(fast))
         return tuple(
-            _reduced(self.derivatives[i], grad, arguments, i) if needed else None
-            for i, needed in enumerate(ctx.needs_input_grad)
+            _reduced(self.derivatives[i], grad, arguments, i) if wanted else None for i, wanted in enumerate(needed)
         )
 
     @property
@@ -295,7 +294,7 @@ def _sum_to(grad: Tensor, argument: Tensor) -> Tensor:
     return grad.sum_to_size(argument.shape).to(argument.dtype)
 
 
-def _reduced(partial: Composite, grad: Tensor, arguments: list[Any], index: int) -> Tensor:
+def _reduced(partial: Composite, grad: Tensor, arguments: Sequence[Any], index: int) -> Tensor:
     argument = arguments[index]
     if argument.shape == grad.shape and argument.dtype == grad.dtype:
         return partial(grad, *arguments)

@@ -33,6 +33,16 @@ KINDS = ("elementwise", "gated", "normalizer")
 LAYOUTS = ("split", "gate_up", "up_gate", "interleaved")
 MEAN_NOISE = 0.5
 
+# `kernels.dispatch.call`, which imports this file. Bound at the first call: an import in every call takes 1.5 µs.
+_call: Any = None
+
+
+def _bind() -> None:
+    global _call
+    from ..kernels.dispatch import call
+
+    _call = call
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -119,9 +129,9 @@ class Activation:
         Raises InputError for a wrong number of inputs, a dtype that is not real floating point, a parameter that does
         not exist or lies out of range.
         """
-        from ..kernels.dispatch import call
-
-        return call(self, *inputs, **parameters)
+        if _call is None:
+            _bind()
+        return _call(self, *inputs, **parameters)
 
     def path(self, *inputs: Tensor, **parameters: Any) -> Path:
         """Which path a call with these arguments takes (PyTorch's op, a table, the composite), and why.

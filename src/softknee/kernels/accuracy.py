@@ -25,7 +25,7 @@ from ..backends import table
 from ..backends.torch import Composite
 from ..catalog import Activation
 from ..errors import InputError
-from . import cpu, dispatch, normalizers, tables
+from . import cpu, dispatch, native, normalizers, tables
 from .paths import Figure
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -62,7 +62,7 @@ def ways(activation: Activation, dtype: torch.dtype) -> dict[str, Evaluate]:
         return differentiated(lambda v: composite(v, *values(parameters)), x, order)
 
     def by_native(x: Tensor, order: int, **parameters: float) -> Tensor:
-        return differentiated(lambda v: dispatch.native(activation, v, activation.resolve(parameters)), x, order)
+        return differentiated(lambda v: native.call(activation, v, activation.resolve(parameters)), x, order)
 
     def by_table(x: Tensor, order: int, **parameters: float) -> Tensor:
         if order > 1:

@@ -1,24 +1,25 @@
 """The one door through which every activation of tensors goes: checks the arguments and takes the path.
 
-`paths.py` says which there are and when each is taken. The call is visible to `__torch_function__` as a call of the
-`Activation` itself.
+`paths.py` says which there are and when each is taken; `short.py` has the common calls' bound. The call is visible to
+`__torch_function__` as a call of the `Activation` itself.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
 from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
-from . import cpu, normalizers, tables
+from . import cpu, native, normalizers, tables
 from .paths import Path, choose, learned, uncompiled
+from .short import plain, way
 
 
 def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **parameters: Any) -> Tensor:
@@ -33,21 +34,15 @@ def call(activation: Activation, *inputs: Tensor, inplace: bool = False, **param
         return handle_torch_function(activation, inputs, *inputs, inplace=inplace, **parameters)
     if inplace is not False and inplace is not True:
         raise InputError(f"{activation.name}: inplace must be True or False, got {inplace!r}")
-    if not parameters and not inplace and len(inputs) == 1 and not torch.compiler.is_compiling():
-        # The short way for the commonest call; what is longer costs several microseconds.
-        x = inputs[0]
-        if type(x) is Tensor and not transformed() and not torch._C._len_torch_dispatch_stack():
-            both, forward = _shortcut(activation, x.dtype, x.device.type)
-            op = both if x.requires_grad and torch.is_grad_enabled() else forward
-            if op is not None:
-                try:
-                    return op(x)
-                except (RuntimeError, IndexError, TypeError) as error:
-                    raise _refusal(activation, inputs, parameters) or error from None
+    if (short := way(activation, inputs, parameters, inplace)) is not None:
+        try:
+            return short(*inputs)
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise _refusal(activation, inputs, parameters) or error from None
     if activation.kind == "normalizer" and len(parameters) == len(inputs) == 1 and not inplace:
         # The same for a normalizer, whose commonest call has its dim alone: 4 µs less of 11.
         x, dim = inputs[0], parameters.get("dim")
-        if type(dim) is int and not torch.compiler.is_compiling() and _fused(activation, x, dim, activation.defaults):
+        if type(dim) is int and not is_compiling() and _fused(activation, x, dim, activation.defaults):
             return normalizers.apply(activation, x, dim, **activation.defaults)
     _counted(activation, inputs)
     if inplace and activation.kind != "elementwise":
@@ -81,69 +76,29 @@ def path(activation: Activation, *inputs: Tensor, **parameters: Any) -> Path:
     resolved = settled(activation, x, parameters)
     if activation.kind == "elementwise" and activation.expression.op == "symbol":
         return Path("native", "native", "the identity returns its input")
-    looked_into = torch.compiler.is_compiling() or transformed()
+    looked_into = is_compiling() or transformed()
     chosen = _chosen(activation, x.dtype, x.device.type, looked_into)
     if activation.kind == "normalizer":
         fused = not looked_into and _fused(activation, x, activation.dim if dim is None else dim, resolved)
         return chosen if fused else uncompiled(activation, x.dtype, x.device.type)
     if looked_into:
-        native = chosen.forward == chosen.backward == "native" and not transformed()
-        return chosen if native else Path("composite", "composite", "a compiler or torch.func transform looks into it")
+        natively = chosen.forward == chosen.backward == "native" and not transformed()
+        return (
+            chosen if natively else Path("composite", "composite", "a compiler or torch.func transform looks into it")
+        )
     if training:
         return Path("composite", "composite", "it draws its own noise")
     if _takes_tensors(activation, x, [*resolved.values()]):
         found = learned(activation, x.dtype, x.device.type)
         assert found is not None
         return found
-    if chosen.forward == "native" and _native_takes(activation, x, resolved):
+    if chosen.forward == "native" and native.takes(activation, x, resolved):
         return chosen
     if tensors := [name for name, value in resolved.items() if isinstance(value, Tensor)]:
         return Path("composite", "composite", f"{tensors[0]} is a tensor, whose gradient the composite has")
     if chosen.forward == "native":
         return Path("composite", "composite", "a parameter is far from 1, where PyTorch's op is not measured")
     return chosen
-
-
-@functools.cache
-def _shortcut(activation: Activation, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    """At the defaults: PyTorch's op, where it serves with autograd; and it or the kernel, where that serves without.
-    None where none does."""
-    if activation.kind != "elementwise" or not dtype.is_floating_point:
-        return None, None
-    chosen = choose(activation, dtype, device)
-    if chosen.forward == "kernel" and (found := cpu.operators(activation)) is not None:
-        values = tuple(activation.defaults.values())
-        kernel = found[0]
-        both = _recorded(activation, kernel, found[2], values) if chosen.backward == "kernel" else None
-        return both, (lambda x: kernel(x, *values)) if values else kernel
-    if activation.torch is None:
-        return None, None
-    if chosen.forward != "native" or any(p.learnable for p in activation.parameters.values()):
-        return None, None
-    function = getattr(torch.nn.functional, activation.torch)
-    given = _native_arguments(activation, activation.defaults)
-    op = functools.partial(function, **given) if given else function
-    return op if chosen.backward == "native" else None, op
-
-
-def _recorded(activation: Activation, forward: Any, backward: Any, values: tuple[float, ...]) -> Any:
-    """The kernels under autograd with as little around them as it needs: 10 µs a call where the composite's way takes
-    20. A backward that is differentiated again, or that somebody looks into, is the composite's."""
-
-    class Kernel(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            ctx.save_for_backward(x)
-            return forward(x, *values)
-
-        @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> Tensor:
-            (x,) = ctx.saved_tensors
-            if torch.is_grad_enabled() or not plain(grad) or transformed() or torch.compiler.is_compiling():
-                return activation.composite.derivatives[0](grad, x, *values)
-            return backward(grad, x, *values)
-
-    return Kernel.apply
 
 
 def _explained(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
@@ -204,52 +159,21 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
 
 
 def _computed(activation: Activation, inputs: tuple[Tensor, ...], resolved: dict[str, Any]) -> Tensor:
-    x, compiling = inputs[0], torch.compiler.is_compiling()
+    x, compiling = inputs[0], is_compiling()
     values = [_channelled(activation, name, value, x) for name, value in resolved.items()]
     if activation.torch is not None and activation.kind == "elementwise":
         chosen = _chosen(activation, x.dtype, x.device.type, compiling)
-        native_takes = chosen.forward == "native" and _native_takes(activation, x, resolved)
-        if native_takes and (compiling or not _takes_tensors(activation, x, values)):
+        natively = chosen.forward == "native" and native.takes(activation, x, resolved)
+        if natively and (compiling or not _takes_tensors(activation, x, values)):
             # A transform may ask for rules that PyTorch's op lacks. Where autograd records nothing, the forward
             # alone counts.
             recorded = torch.is_grad_enabled() and x.requires_grad
             if (chosen.backward == "native" or not (recorded or compiling)) and not transformed():
-                return native(activation, x, resolved)
+                return native.call(activation, x, resolved)
     composite = activation.composite
     if not compiling and composite.kernel is None:
         attach(activation)
     return composite(*inputs, *values)
-
-
-def native(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> Tensor:
-    """PyTorch's own op."""
-    given = _native_arguments(activation, resolved)
-    for name, value in given.items():
-        if not isinstance(value, Tensor) and name in activation.parameters and activation.parameters[name].learnable:
-            given[name] = torch.tensor([value], dtype=x.dtype, device=x.device)
-    return getattr(torch.nn.functional, str(activation.torch))(x, **given)
-
-
-def _native_arguments(activation: Activation, resolved: dict[str, Any]) -> dict[str, Any]:
-    # softplus without a threshold is PyTorch's with its default, which guards against overflow where ours needs none
-    absent = {name: p.default for name, p in activation.parameters.items() if math.isinf(p.default)}
-    given = {name: v for name, v in resolved.items() if isinstance(v, Tensor) or v != absent.get(name)}
-    return {**activation.torch_arguments, **given}
-
-
-def _native_takes(activation: Activation, x: Tensor, resolved: dict[str, Any]) -> bool:
-    """Whether PyTorch's function takes these parameters: tensors only where it learns them, as it wants them; numbers
-    of a size that its scalars hold."""
-    for name, value in resolved.items():
-        if not isinstance(value, Tensor):
-            usual = value == 0.0 or 1e-4 <= abs(value) <= 1e4
-            if not usual and value != activation.defaults[name]:
-                return False
-        else:
-            learnable = activation.parameters[name].learnable and value.ndim == 1 and value.dtype == x.dtype
-            if not learnable or (value.numel() > 1 and (x.ndim < 2 or x.size(1) != value.numel())):
-                return False
-    return True
 
 
 def attach(activation: Activation) -> None:
@@ -287,11 +211,6 @@ def _gated_gradients(
     return None
 
 
-def plain(x: Tensor) -> bool:
-    """Whether it holds numbers that may be looked at: no fake or wrapped tensor, and nobody records what is done."""
-    return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
-
-
 def _takes_tensors(activation: Activation, x: Tensor, values: list[Any]) -> bool:
     """Whether some parameter is a tensor, and the kernels serve it."""
     tensors = [value for value in values if isinstance(value, Tensor)]
@@ -322,9 +241,9 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
     if chosen.forward == "table":
         return tabled(activation, x, values)
     resolved = dict(zip(activation.parameters, values, strict=True))
-    if chosen.forward == "native" and _native_takes(activation, x, resolved):
+    if chosen.forward == "native" and native.takes(activation, x, resolved):
         with torch.no_grad():
-            return native(activation, x, resolved)
+            return native.call(activation, x, resolved)
     return None
 
 
@@ -364,7 +283,7 @@ def _of_integers(activation: Activation, x: Tensor, parameters: dict[str, Any]) 
         return x
     try:
         if activation.torch is not None:
-            return native(activation, x, resolved)
+            return native.call(activation, x, resolved)
     except (RuntimeError, NotImplementedError):
         pass
     _check(activation, (x,))
@@ -479,6 +398,6 @@ def _normalize(
 
 def _fused(activation: Activation, x: Tensor, dim: int | None, resolved: dict[str, Any]) -> bool:
     """Whether a kernel does all of it."""
-    if transformed() or not _plain(x) or choose(activation, x.dtype, x.device.type).forward != "kernel":
+    if transformed() or not plain(x) or choose(activation, x.dtype, x.device.type).forward != "kernel":
         return False
     return normalizers.takes(x, dim, **resolved)

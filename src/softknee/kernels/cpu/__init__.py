@@ -77,8 +77,8 @@ def described() -> str:
 
 @functools.cache
 def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
-    """`torch.ops.softknee`'s forward, out and backward of this activation, registered now if they were not; None where
-    there are no kernels for it."""
+    """Forward, out and backward of this activation, registered now if they were not; None where there are no kernels
+    for it. They do not ask whether gradients are lost, as the public `torch.ops.softknee` do."""
     if not (activation.formula.__module__ or "").startswith("softknee.catalog."):
         return None
     library = _library()
@@ -86,7 +86,7 @@ def operators(activation: Activation) -> tuple[Any, Any, Any] | None:
         return None
     namespace, name = torch.ops.softknee, activation.name
     forward, backward = getattr(namespace, name), getattr(namespace, f"{name}_backward")
-    return forward.default, forward.out, backward.default
+    return forward.own, forward.own_out, backward.own
 
 
 @functools.cache
@@ -147,7 +147,7 @@ def derivatives(
     if (found := operators(activation)) is None:
         return None
     if out is not None:
-        backward = getattr(torch.ops.softknee, f"{activation.name}_backward").out
+        backward = getattr(torch.ops.softknee, f"{activation.name}_backward").own_out
         backward(grad, *arguments, of_gate=out[0], of_up=out[1])
         return out
     result = found[2](grad, *arguments)
@@ -161,7 +161,7 @@ def _of_tensors(activation: Activation) -> tuple[Any, Any, tuple[bool, ...]] | N
     if not any(flags) or operators(activation) is None:
         return None
     namespace, name = torch.ops.softknee, f"{activation.name}_learned"
-    return getattr(namespace, name).default, getattr(namespace, f"{name}_backward").default, flags
+    return getattr(namespace, name).own, getattr(namespace, f"{name}_backward").own, flags
 
 
 def _tensors(activation: Activation, x: Tensor, values: tuple[Any, ...]) -> list[Any] | None:

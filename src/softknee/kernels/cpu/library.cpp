@@ -10,6 +10,10 @@
 //   softknee::prelu_learned(Tensor x, Tensor weight) -> Tensor  a parameter that modules learn is a tensor
 //   softknee::prelu_learned_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)
 //
+// Autograd does not see through them: called with a tensor whose gradient it would lose, each raises. The overloads
+// `silu.own`, `silu.own_out` and so on do not ask; they are for softknee's calls, which have an autograd.Function around
+// them. A profile names both by the operator.
+//
 // Inputs: one dtype of float64, float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
 // one activation at a time, by `softknee_register`, since all of them would add a tenth of a second to the import.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -643,7 +647,8 @@ static void learned(const Entry& entry, bool backward, StableIValue* stack) {
 
 // --- operators ------------------------------------------------------------------------------------------------------
 
-enum Form { forward_form, out_form, backward_form, backward_out_form };
+enum Form { forward_form, out_form, backward_form, backward_out_form, learned_form, learned_backward_form };
+constexpr int forms = 6;
 
 static void compute(const Entry& entry, Form form, const Tensor* const* inputs, int count, const double* values,
                     Tensor* outputs, int written) {
@@ -722,20 +727,98 @@ static void boxed(const Entry& entry, Form form, StableIValue* stack) {
 
 template <int index, Form form>
 static void kernel(StableIValue* stack, uint64_t, uint64_t) {
-  boxed(parameters::entries[index], form, stack);
-}
-
-template <int index, bool backward>
-static void learned_kernel(StableIValue* stack, uint64_t, uint64_t) {
-  learned(parameters::entries[index], backward, stack);
+  const Entry& entry = parameters::entries[index];
+  if (form < learned_form) {
+    boxed(entry, form, stack);
+  } else {
+    learned(entry, form == learned_backward_form, stack);
+  }
 }
 
 typedef void Boxed(StableIValue*, uint64_t, uint64_t);
 
+// --- gradients that would be lost -----------------------------------------------------------------------------------
+
+// The stable ABI does not tell whether a tensor requires grad; but a view of one that does is no leaf.
+static bool requires_grad(const Tensor& x) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  const auto is_leaf = [](const Tensor& y) {
+    StableIValue stack[1] = {from(y)};
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::is_leaf", "", stack, TORCH_ABI_VERSION));
+    return to<bool>(stack[0]);
+  };
+  if (!is_leaf(x)) return true;
+  StableIValue stack[1] = {from(x)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::alias", "", stack, TORCH_ABI_VERSION));
+  return !is_leaf(to<Tensor>(stack[0]));
+}
+
+static bool takes_grad(Form form) {
+  return form == backward_form || form == backward_out_form || form == learned_backward_form;
+}
+
+static std::string name_of(const Entry& entry, Form form) {
+  return std::string(entry.name) + (form >= learned_form ? "_learned" : "") + (takes_grad(form) ? "_backward" : "");
+}
+
+static const char* overload_of(Form form, bool own) {
+  const bool out = form == out_form || form == backward_out_form;
+  return own ? (out ? "own_out" : "own") : (out ? "out" : "");
+}
+
+// The operator as others call it: the question, then softknee's own, which whatever looks in sees in its place.
+template <int index, Form form>
+static void checked(StableIValue* stack, uint64_t, uint64_t) {
+  const Entry& entry = parameters::entries[index];
+  const int inputs = entry.inputs + takes_grad(form);
+  const int count = inputs + (form >= learned_form ? entry.parameters : 0);
+  for (int t = 0; t < count && aoti_torch_grad_mode_is_enabled(); ++t) {
+    if (t >= inputs && !(entry.learned >> (t - inputs) & 1)) continue;
+    AtenTensorHandle same = nullptr;  // the stack keeps its own
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_new_tensor_handle(torch::stable::detail::to<AtenTensorHandle>(stack[t]), &same));
+    STD_TORCH_CHECK(!requires_grad(Tensor(same)), "softknee::", entry.name,
+                    " has no derivative of its own; call softknee.functional.", entry.name,
+                    ", which has, or pass tensors that do not require grad: x.detach()");
+  }
+  const std::string name = "softknee::" + name_of(entry, form);
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher(name.c_str(), overload_of(form, true), stack, TORCH_ABI_VERSION));
+}
+
+struct Forms {
+  Boxed *own[forms], *checked[forms];
+};
+
+template <int index, int... form>
+static Forms forms_of(std::integer_sequence<int, form...>) {
+  return {{kernel<index, static_cast<Form>(form)>...}, {checked<index, static_cast<Form>(form)>...}};
+}
+
 template <int... index>
-static std::array<std::array<Boxed*, 6>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
-  return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>,
-            kernel<index, backward_out_form>, learned_kernel<index, false>, learned_kernel<index, true>}...}};
+static std::array<Forms, sizeof...(index)> forms_of_all(std::integer_sequence<int, index...>) {
+  return {forms_of<index>(std::make_integer_sequence<int, forms>())...};
+}
+
+// Arguments and results, without the name.
+static std::string schema_of(const Entry& entry, Form form) {
+  const std::string inputs = form >= learned_form ? std::string("Tensor x") + entry.tensors
+                                                  : (entry.inputs == 1 ? "Tensor x" : "Tensor gate, Tensor up") + std::string(entry.declared);
+  std::string gradients = "Tensor";
+  for (int rest = form >= learned_form ? entry.learned : entry.inputs - 1; rest; rest &= rest - 1) gradients += ", Tensor";
+  if (gradients.size() > 6) gradients = "(" + gradients + ")";
+  switch (form) {
+    case out_form:
+      return "(" + inputs + ", *, Tensor(a!) out) -> ()";
+    case backward_out_form:
+      return "(Tensor grad, " + inputs + ", *, Tensor(a!) of_gate, Tensor(b!) of_up) -> ()";
+    case backward_form:
+    case learned_backward_form:
+      return "(Tensor grad, " + inputs + ") -> " + gradients;
+    default:
+      return "(" + inputs + ") -> Tensor";
+  }
 }
 
 }  // namespace softknee
@@ -749,7 +832,7 @@ __attribute__((visibility("default"))) const char* softknee_isa() { return softk
 // kernels.
 __attribute__((visibility("default"))) int softknee_register(const char* name) {
   using namespace softknee;
-  static const auto kernels = kernels_of(std::make_integer_sequence<int, parameters::count>());
+  static const auto kernels = forms_of_all(std::make_integer_sequence<int, parameters::count>());
   static std::mutex mutex;
   static std::array<bool, parameters::count> registered{};
   const std::lock_guard<std::mutex> lock(mutex);
@@ -757,32 +840,27 @@ __attribute__((visibility("default"))) int softknee_register(const char* name) {
     const Entry& entry = parameters::entries[i];
     if (std::strcmp(entry.name, name) != 0) continue;
     if (std::exchange(registered[static_cast<size_t>(i)], true)) return 0;
-    const std::string base = entry.name, own = entry.declared;
-    const std::string inputs = entry.inputs == 1 ? "Tensor x" : "Tensor gate, Tensor up";
-    const std::string both = entry.inputs == 1 ? "Tensor" : "(Tensor, Tensor)";
-    auto& definitions = *new StableLibrary(StableLibrary::Kind::FRAGMENT, "softknee", nullptr, __FILE__, __LINE__);
-    definitions.def((base + "(" + inputs + own + ") -> Tensor").c_str());
-    definitions.def((base + ".out(" + inputs + own + ", *, Tensor(a!) out) -> ()").c_str());
-    definitions.def((base + "_backward(Tensor grad, " + inputs + own + ") -> " + both).c_str());
-    if (entry.inputs == 2) {
-      definitions.def((base + "_backward.out(Tensor grad, " + inputs + own +
-                       ", *, Tensor(a!) of_gate, Tensor(b!) of_up) -> ()").c_str());
-    }
-    if (entry.learned) {
-      std::string gradients = "(Tensor";
-      for (int rest = entry.learned; rest; rest &= rest - 1) gradients += ", Tensor";
-      definitions.def((base + "_learned(Tensor x" + entry.tensors + ") -> Tensor").c_str());
-      definitions.def((base + "_learned_backward(Tensor grad, Tensor x" + entry.tensors + ") -> " + gradients + ")").c_str());
-    }
-    for (const char* key : {"CPU", "Meta"}) {
-      auto& library = *new StableLibrary(StableLibrary::Kind::IMPL, "softknee", key, __FILE__, __LINE__);
-      library.impl(base.c_str(), kernels[i][forward_form]);
-      library.impl((base + ".out").c_str(), kernels[i][out_form]);
-      library.impl((base + "_backward").c_str(), kernels[i][backward_form]);
-      if (entry.inputs == 2) library.impl((base + "_backward.out").c_str(), kernels[i][backward_out_form]);
-      if (entry.learned) {
-        library.impl((base + "_learned").c_str(), kernels[i][4]);
-        library.impl((base + "_learned_backward").c_str(), kernels[i][5]);
+    const auto library_of = [](StableLibrary::Kind kind, const char* key) -> StableLibrary& {
+      return *new StableLibrary(kind, "softknee", key, __FILE__, __LINE__);
+    };
+    auto& definitions = library_of(StableLibrary::Kind::FRAGMENT, nullptr);
+    auto& cpu = library_of(StableLibrary::Kind::IMPL, "CPU");
+    auto& meta = library_of(StableLibrary::Kind::IMPL, "Meta");
+    auto& others = library_of(StableLibrary::Kind::IMPL, "CompositeImplicitAutograd");
+    for (int f = 0; f < forms; ++f) {
+      const Form form = static_cast<Form>(f);
+      if (form == backward_out_form ? entry.inputs != 2 : form >= learned_form && !entry.learned) continue;
+      const std::string schema = schema_of(entry, form);
+      for (const bool own : {true, false}) {
+        const std::string overload = overload_of(form, own);
+        const std::string full = name_of(entry, form) + (overload.empty() ? "" : "." + overload);
+        definitions.def((full + schema).c_str());
+        if (own) {
+          cpu.impl(full.c_str(), kernels[i].own[f]);
+          meta.impl(full.c_str(), kernels[i].own[f]);
+        } else {
+          others.impl(full.c_str(), kernels[i].checked[f]);
+        }
       }
     }
     return 0;

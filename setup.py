@@ -33,7 +33,7 @@ def units() -> dict[str, list[str]]:
     import torch
 
     include = Path(torch.__file__).parent / "include"
-    sets = {**(X86 if platform.machine() in ("x86_64", "AMD64") else {}), "portable": []}
+    sets = {**(X86 if platform.machine() in ("x86_64", "AMD64") else {}), "portable": [], "double": []}
     loops = {f"kernels_{name}": [*LOOPS, *options] for name, options in sets.items()}
     return {**loops, "library": [f"-isystem{include}", "-DTORCH_TARGET_VERSION=0x020a000000000000"]}
 

@@ -41,7 +41,7 @@ def functors(found: list[tuple[Activation, Code]]) -> str:
     ]
     lines += [each.functor for _, each in found]
     macros = {"elementwise": "SOFTKNEE_UNARY", "gated": "SOFTKNEE_GATED"}
-    entries = [f"  {macros[a.kind]}({a.name})" for a, _ in found]
+    entries = [f"  {'SOFTKNEE_LEARNED' if learned(a) else macros[a.kind]}({a.name})" for a, _ in found]
     lines += [
         "}  // namespace activations",
         "}  // namespace SOFTKNEE_ISA",
@@ -52,6 +52,12 @@ def functors(found: list[tuple[Activation, Code]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def learned(activation: Activation) -> list[bool]:
+    """Of each parameter whether modules learn it; empty where they learn none."""
+    flags = [p.learnable for p in activation.parameters.values()]
+    return flags if any(flags) else []
 
 
 def parameters(found: list[tuple[Activation, Code]]) -> str:
@@ -67,11 +73,14 @@ def parameters(found: list[tuple[Activation, Code]]) -> str:
     lines += [each.uniforms for _, each in found]
     lines += [f"constexpr int most_uniforms = {max(1, *(each.size for _, each in found))};", ""]
     lines += ["static const Entry entries[] = {"]
-    for activation, _ in found:
+    for activation, each in found:
         declared = "".join(f", float {name}" for name in activation.parameters)
-        count = len(activation.parameters)
+        count, flags = len(activation.parameters), learned(activation)
+        tensors = "".join(f", {'Tensor' if f else 'float'} {n}" for f, n in zip(flags, activation.parameters))
+        mask = sum(1 << i for i, flag in enumerate(flags) if flag)
         lines.append(
-            f'    {{"{activation.name}", {len(activation.inputs)}, {count}, "{declared}", {activation.name}_uniforms}},'
+            f'    {{"{activation.name}", {len(activation.inputs)}, {count}, "{declared}", '
+            f'{each.size}, {activation.name}_uniforms<float>, {activation.name}_uniforms<double>, {mask}, "{tensors}"}},'
         )
     lines += ["};", "", f"constexpr int count = {len(found)};", ""]
     lines += ["}  // namespace parameters", "}  // namespace softknee", ""]

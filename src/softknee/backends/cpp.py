@@ -11,6 +11,9 @@ Emission (`expression/emission.py`) has made products with a decaying factor int
     a·b + c with a·b used nowhere else becomes fma
     the argument of a primitive that amplifies its relative error is Wide (math.h)
     a comparison of x with a number t that float32 does not have compares with t rounded down (≤, >) or up (<, ≥)
+
+The code is one for vectors of floats and of doubles: numbers are written as doubles, and what float32 does about its own
+rounding (`rest`, `bound`, `A::wide`) is nothing where they are held exactly.
 """
 
 from __future__ import annotations
@@ -249,14 +252,16 @@ class Emitter:
     def rest(self, node: Expr) -> str:
         """What rounding a number to float32 leaves."""
         if node.op == "constant":
-            return f"V({literal(node.args[0] - float(np.float32(node.args[0])))})"
+            return f"V(rest({literal(node.args[0])}))"
         return f"V(u[{self.slots.place(node, 'value') + 1}])"
 
     def _comparison(self, op: str, a: Expr, b: Expr) -> str:
         if self.simplify.uniform(a) and not self.simplify.uniform(b):
             a, b, op = b, a, MIRRORED[op]
         if b.op == "constant":
-            bound = f"V({literal(directed(b.args[0], DIRECTED[op]))})"
+            near = directed(b.args[0], DIRECTED[op])
+            both = literal(near) if near == b.args[0] else f"bound({literal(near)}, {literal(b.args[0])})"
+            bound = f"V({both})"
         elif self.simplify.uniform(b):
             bound = f"V(u[{self.slots.place(b, DIRECTED[op])}])"
         else:
@@ -287,8 +292,7 @@ class Emitter:
         if key in self.names:
             return self.names[key]
         if node.op == "constant":
-            high = float(np.float32(node.args[0]))
-            return f"A::wide({literal(high)}, {literal(node.args[0] - high)})"
+            return f"A::wide({literal(node.args[0])})"
         if self.simplify.uniform(node):
             place = self.slots.place(node, "value")
             return f"A::wide(u[{place}], u[{place + 1}])"
@@ -312,11 +316,10 @@ def identifier(name: str) -> str:
 
 
 def literal(value: float) -> str:
-    """The float nearest to it, in C++."""
+    """The double in C++, which a vector of floats rounds."""
     if math.isinf(value):
         return "infinity" if value > 0 else "-infinity"
-    text = str(np.float32(value))
-    return f"{text}f"
+    return repr(value)
 
 
 def snapped(value: float) -> float:
@@ -357,6 +360,15 @@ def code(activation: Activation) -> Code:
     for root in roots:
         unsteady_names |= dict.fromkeys(unsteady(root, names, tuple(activation.parameters), defaults))
     backward = _function(activation, slots, "backward", roots, names, tuple(unsteady_names))
+    learned = [name for name, p in activation.parameters.items() if p.learnable]
+    if learned:
+        partials = [activation.composite.derivatives[activation.names.index(n)] for n in (*inputs, *learned)]
+        roots = [_of_grad(partial.expression, partial.names[0]) for partial in partials]
+        for root in roots:
+            unsteady_names |= dict.fromkeys(unsteady(root, names, tuple(activation.parameters), defaults))
+        words = (*inputs, *learned)
+        backward += _function(activation, slots, "gradients", roots, names, tuple(unsteady_names), words)
+        backward.append(f"  static constexpr int learned = {len(learned)};")
     functor = "\n".join([f"// {activation.summary}", f"struct {activation.name} {{", *forward, *backward, "};", ""])
     return Code(functor, _uniforms(activation, slots), slots.size)
 
@@ -378,19 +390,24 @@ def _function(
     roots: Sequence[Expr],
     inputs: Sequence[str],
     finite: Sequence[str],
+    words: Sequence[str] = (),
 ) -> list[str]:
+    """words: whose gradients the roots are, written to an array; else those of the inputs, by reference if several."""
     emitter = Emitter(inputs, slots)
     results = emitter.emit(roots, finite)
-    arguments = [f"V {identifier(i)}" for i in inputs] + ["const float* u"]
-    if len(roots) > 1:
+    arguments = [f"V {identifier(i)}" for i in inputs] + ["U u"]
+    if words:
+        arguments += ["V* of"]
+        last = [f"    of[{k}] = {r};  // {word}" for k, (r, word) in enumerate(zip(results, words, strict=True))]
+    elif len(roots) > 1:
         of = [f"of_{i}" for i in activation.inputs]
         arguments += [f"V& {o}" for o in of]
         last = [f"    {o} = {r};" for o, r in zip(of, results, strict=True)]
     else:
         last = [f"    return {results[0]};"]
-    kind = "V" if len(roots) == 1 else "void"
+    kind = "V" if len(roots) == 1 and not words else "void"
     return [
-        "  template <class A>",
+        "  template <class A, class U>",
         f"  static SOFTKNEE_INLINE {kind} {name}({', '.join(arguments)}) {{",
         *(f"    {line}" for line in emitter.lines),
         *last,
@@ -407,9 +424,9 @@ def _uniforms(activation: Activation, slots: Slots) -> str:
     used = " ".join(lines)
     lines = [line for line in lines if not (m := line.strip()).startswith("const") or used.count(m.split()[2]) > 1]
     return "\n".join(
-        [f"static void {activation.name}_uniforms(const double* p, float* u) {{", *lines, "}", ""]
+        ["template <class R>", f"static void {activation.name}_uniforms(const double* p, R* u) {{", *lines, "}", ""]
         if lines
-        else [f"static void {activation.name}_uniforms(const double*, float*) {{}}", ""]
+        else ["template <class R>", f"static void {activation.name}_uniforms(const double*, R*) {{}}", ""]
     )
 
 

@@ -114,8 +114,9 @@ class Composite:
         self._flat: type[torch.autograd.Function] | None = None
         # A faster way to the same values, put here by `kernels`; it answers None to what it cannot do.
         self.kernel: Callable[..., Tensor | None] | None = None
-        # The same for the inputs' gradients, all in one pass: (grad, *arguments) -> one for each input.
-        self.gradients: Callable[..., tuple[Tensor, ...] | None] | None = None
+        # The same for the gradients of inputs, and then of parameters that are tensors, all in one pass:
+        # (grad, *arguments) -> those of the inputs, or of all arguments.
+        self.gradients: Callable[..., tuple[Tensor | None, ...] | None] | None = None
 
     def __call__(self, *arguments: Tensor | float) -> Tensor:
         wanted = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
@@ -208,11 +209,10 @@ class Composite:
 
     def _gradients(self, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         arguments = _kept(ctx)
-        gradients = self.gradients if not any(ctx.needs_input_grad[self.inputs :]) else None
-        if gradients is not None and not torch.is_grad_enabled() and not transformed():
-            fast = gradients(grad, *arguments)
+        if self.gradients is not None and not torch.is_grad_enabled() and not transformed():
+            fast = self.gradients(grad, *arguments)
             if fast is not None:
-                return *fast, *[None] * (len(arguments) - self.inputs)
+                return *fast, *[None] * (len(arguments) - len(fast))
         return tuple(
             _reduced(self.derivatives[i], grad, arguments, i) if needed else None
             for i, needed in enumerate(ctx.needs_input_grad)

@@ -244,6 +244,8 @@ def attach(activation: Activation) -> None:
     """Puts the faster ways of computing f and f′ under the activation's composite."""
     if activation.kind == "elementwise":
         activation.composite.derivatives[0].kernel = functools.partial(_derivative, activation)
+        if any(p.learnable for p in activation.parameters.values()):
+            activation.composite.gradients = functools.partial(_learned_gradients, activation)
         activation.composite.kernel = functools.partial(_forward, activation)
     else:
         activation.composite.gradients = functools.partial(_gated_gradients, activation)
@@ -278,10 +280,24 @@ def _plain(x: Tensor) -> bool:
     return type(x) in (Tensor, torch.nn.Parameter) and not torch._C._len_torch_dispatch_stack()
 
 
+def _learned_gradients(
+    activation: Activation, grad: Tensor, x: Tensor, *values: Any
+) -> tuple[Tensor | None, ...] | None:
+    """Of the input and of the parameters that are tensors."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    kernel = choose(activation, x.dtype, x.device.type).backward == "kernel"
+    if not tensors or not kernel or not all(map(_plain, (grad, x, *tensors))):
+        return None
+    return cpu.gradients(activation, grad, x, *values)
+
+
 def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
-    if any(isinstance(value, Tensor) for value in values) or not _plain(x):
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not all(map(_plain, (x, *tensors))):
         return None
     chosen = choose(activation, x.dtype, x.device.type)
+    if tensors:
+        return cpu.learned(activation, x, *values) if chosen.forward == "kernel" else None
     if chosen.forward == "kernel":
         return cpu.forward(activation, x, *values)
     if chosen.forward == "table":

@@ -101,6 +101,8 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None
     if kernel is None:
         return without
+    if dtype == torch.float64 and not _pays(activation):
+        return without
     exact = [figure.lost is None and figure.ulp <= _enough(activation, dtype, i) for i, figure in enumerate(kernel)]
     backward = "kernel" if exact[1] else _own(activation, dtype, device)
     if not exact[0]:
@@ -111,6 +113,13 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     if faster < 1 and without.forward == "native":
         return Path("native", without.backward if without.backward == "native" else backward, without.reason)
     return Path("kernel", backward, f"PyTorch's op takes {faster:.1f} times as long at 64K elements")
+
+
+def _pays(activation: Activation) -> bool:
+    """Whether the float64 kernel, with the C library's functions, is faster than PyTorch's vectors. Gated ones all
+    are: the composite goes over memory for every step."""
+    elementwise = activation.kind == "elementwise"
+    return not elementwise or speed(activation, torch.float64, "kernel") < speed(activation, torch.float64, "composite")
 
 
 def _is_exact(activation: Activation, dtype: torch.dtype) -> bool:

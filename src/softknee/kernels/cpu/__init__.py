@@ -2,14 +2,17 @@
 
     forward(activation, x, *parameters)             f(x); of a gated activation (activation, gate, up, *parameters)
     derivatives(activation, grad, x, *parameters)   (grad·f′(x),); of a gated one grad times both partials
+    learned(activation, x, *parameters)             f(x) where a parameter that modules learn is a tensor: one value, or
+                                                    one per place along a dimension of x
+    gradients(activation, grad, x, *parameters)     grad·f′(x) and such a parameter's gradients, summed, in one pass
 
-float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one dtype.
-Everything else gets None, and the caller takes another path: another dtype or device, a tensor parameter, an activation
-that is not the catalog's own, an installation whose library was not built. A result's bits do not depend on threads,
-alignment, strides or where a value stands.
+float64, float32, bfloat16 and float16 on the CPU, any strides, parameters as Python floats; broadcasting inputs of one dtype.
+Everything else gets None, and the caller takes another path: another dtype or device, another tensor parameter, an
+activation that is not the catalog's own, an installation whose library was not built. A result's bits do not depend on
+threads, alignment, strides or where a value stands; a sum's not on threads.
 
 The library holds the loops for several instruction sets and takes the widest that the processor has; the environment
-variable SOFTKNEE_ISA (avx512, avx2, portable) forces one, for tests.
+variable SOFTKNEE_ISA (avx512, avx2, portable) forces one, for tests. float64 goes by the C library, one at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from ...errors import InputError
 
 LIBRARY = Path(__file__).parent / "_kernels.so"
 ISAS = ("avx512", "avx2", "portable")
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @functools.cache
@@ -126,3 +129,70 @@ def derivatives(activation: Activation, grad: Tensor, *arguments: Any) -> tuple[
         return None
     result = found[2](grad, *arguments)
     return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+@functools.cache
+def _of_tensors(activation: Activation) -> tuple[Any, Any, tuple[bool, ...]] | None:
+    """The operators with learned parameters as tensors, forward and backward, and which parameters are learned."""
+    flags = tuple(p.learnable for p in activation.parameters.values())
+    if not any(flags) or operators(activation) is None:
+        return None
+    namespace, name = torch.ops.softknee, f"{activation.name}_learned"
+    return getattr(namespace, name).default, getattr(namespace, f"{name}_backward").default, flags
+
+
+def _tensors(activation: Activation, x: Tensor, values: tuple[Any, ...]) -> list[Any] | None:
+    """The parameters as the operators take them; None where a tensor has other than one value, or one per place along
+    one dimension of x, the same for all."""
+    if (found := _of_tensors(activation)) is None or x.dtype not in DTYPES or x.layout != torch.strided:
+        return None
+    if x.device.type != "cpu":
+        return None
+    taken: list[Any] = []
+    along = None
+    for value, learned in zip(values, found[2], strict=True):
+        if isinstance(value, Tensor):
+            if not learned or value.dtype not in DTYPES or value.device.type != "cpu" or value.ndim > x.ndim:
+                return None
+            if value.numel() != 1:
+                places = [d - value.ndim for d, size in enumerate(value.shape) if size != 1]
+                if len(places) > 1 or along not in (None, places[0]) or value.shape[places[0]] != x.shape[places[0]]:
+                    return None
+                along = places[0]
+            taken.append(value)
+        else:
+            taken.append(torch.tensor(value, dtype=torch.float64) if learned else value)
+    return taken
+
+
+def learned(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
+    """f(x), laid out as x is; a learned parameter may be a tensor."""
+    if (taken := _tensors(activation, x, values)) is None:
+        return None
+    return _of_tensors(activation)[0](_dense(x), *taken)  # type: ignore[index]
+
+
+def gradients(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -> tuple[Tensor | None, ...] | None:
+    """`grad` times f′, and of each parameter that is a tensor the gradient, in its dtype and shape; else None.
+
+    A sum is of terms in x's working precision, at most 64 of them added in it and the rest in float64, in an order that
+    the shape and the layout fix.
+    """
+    if grad.shape != x.shape or grad.dtype != x.dtype or (taken := _tensors(activation, x, values)) is None:
+        return None
+    x = _dense(x)
+    if grad.stride() != x.stride():
+        grad = torch.empty_like(x).copy_(grad)
+    operator, flags = _of_tensors(activation)[1:]  # type: ignore[index]
+    first, *rest = operator(grad, x, *taken)
+    sums = iter(rest)
+    own = [next(sums) if flag else None for flag in flags]
+    return first, *(s if isinstance(v, Tensor) else None for s, v in zip(own, values, strict=True))
+
+
+def _dense(x: Tensor) -> Tensor:
+    """`x` without gaps or overlap, its dimensions in the same order in memory."""
+    if x.is_contiguous():
+        return x
+    dense = torch.empty_like(x)
+    return x if dense.stride() == x.stride() else dense.copy_(x)

@@ -7,32 +7,43 @@ namespace activations {
 
 // Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1.
 struct prelu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = V(u[0]) * x;
     const V t2 = A::where(t0, x, t1);
     return t2;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
-    const V t1 = A::where(t0, V(1.0f), V(u[0]));
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
+    const V t1 = A::where(t0, V(1.0), V(u[0]));
     const V t2 = grad * t1;
     return t2;
   }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
+    const M t0 = x > V(0.0);
+    const V t1 = A::where(t0, V(1.0), V(u[0]));
+    const V t2 = grad * t1;
+    const V t3 = A::where(t0, V(0.0), x);
+    const V t4 = grad * t3;
+    of[0] = t2;  // x
+    of[1] = t4;  // weight
+  }
+  static constexpr int learned = 1;
 };
 
 // x·σ(beta·x), beta learned. With beta = 1 it is SiLU, which many libraries call swish; 1.702 is quick_gelu.
 struct swish {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(u[0], u[1]), x);
     const V t1 = A::sigmoid_times(x, t0);
     return t1;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const auto t0 = A::product(A::wide(u[0], u[1]), x);
     const V t1 = A::sigmoid(t0);
     const V t2 = V(u[2]) * x;
@@ -42,13 +53,29 @@ struct swish {
     const V t6 = grad * t5;
     return t6;
   }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
+    const auto t0 = A::product(A::wide(u[0], u[1]), x);
+    const V t1 = A::sigmoid(t0);
+    const V t2 = V(u[2]) * x;
+    const auto t3 = A::product(A::wide(u[4], u[5]), x);
+    const V t4 = A::sech2_half_times(t2, t3);
+    const V t5 = t1 + t4;
+    const V t6 = grad * t5;
+    const V t7 = grad * x;
+    const V t8 = V(0.25) * t7 * x;
+    const V t9 = A::sech2_half_times(t8, t3);
+    of[0] = t6;  // x
+    of[1] = t9;  // beta
+  }
+  static constexpr int learned = 1;
 };
 
 // Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
 struct xielu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = V(u[0]) * x;
     const V t2 = t1 + V(u[2]) + V(u[3]);
     const V t3 = x * t2;
@@ -59,14 +86,14 @@ struct xielu {
     const V t8 = A::where(t0, t3, t7);
     return t8;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = V(u[0]) * x;
     const V t2 = t1 + V(u[2]) + V(u[3]);
     const V t3 = t2 + t1;
     const M t4 = x > V(u[10]);
-    const V t5 = A::where(t4, V(0.0f), V(1.0f));
+    const V t5 = A::where(t4, V(0.0), V(1.0));
     const V t6 = V(u[6]) * t5;
     const V t7 = smaller(V(u[8]), x);
     const V t8 = A::exp_times(t6, t7);
@@ -75,19 +102,48 @@ struct xielu {
     const V t11 = grad * t10;
     return t11;
   }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
+    const M t0 = x > V(0.0);
+    const V t1 = V(u[0]) * x;
+    const V t2 = t1 + V(u[2]) + V(u[3]);
+    const V t3 = t2 + t1;
+    const M t4 = x > V(u[10]);
+    const V t5 = A::where(t4, V(0.0), V(1.0));
+    const V t6 = V(u[6]) * t5;
+    const V t7 = smaller(V(u[8]), x);
+    const V t8 = A::exp_times(t6, t7);
+    const V t9 = t8 - V(u[4]) - V(u[5]);
+    const V t10 = A::where(t0, t3, t9);
+    const V t11 = grad * t10;
+    const V t12 = x * x;
+    const V t13 = A::sigmoid_times(t12, A::wide(u[11], u[12]));
+    const V t14 = A::where(t0, t13, V(0.0));
+    const V t15 = grad * t14;
+    const V t16 = A::expm1(t7);
+    const V t17 = A::sigmoid_times(t16, A::wide(u[13], u[14]));
+    const V t18 = A::sigmoid_times(x, A::wide(u[13], u[14]));
+    const V t19 = t17 - t18;
+    const V t20 = A::where(t0, V(0.0), t19);
+    const V t21 = grad * t20;
+    of[0] = t11;  // x
+    of[1] = t15;  // alpha_p
+    of[2] = t21;  // alpha_n
+  }
+  static constexpr int learned = 2;
 };
 
 // Rectified linear unit, max(x, 0). Derivative 0 at 0.
 struct relu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = larger(V(0.0f), x);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const V t0 = larger(V(0.0), x);
     return t0;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
-    const V t1 = A::where(t0, V(1.0f), V(0.0f));
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
+    const V t1 = A::where(t0, V(1.0), V(0.0));
     const V t2 = grad * t1;
     return t2;
   }
@@ -95,20 +151,20 @@ struct relu {
 
 // ReLU capped at 6, for low-precision hardware. Derivative 0 at 0 and at 6.
 struct relu6 {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x <= V(0.0f);
-    const M t1 = x >= V(6.0f);
-    const V t2 = A::where(t1, V(6.0f), x);
-    const V t3 = A::where(t0, V(0.0f), t2);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x <= V(0.0);
+    const M t1 = x >= V(6.0);
+    const V t2 = A::where(t1, V(6.0), x);
+    const V t3 = A::where(t0, V(0.0), t2);
     return t3;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x <= V(0.0f);
-    const M t1 = x >= V(6.0f);
-    const V t2 = A::where(t1, V(0.0f), V(1.0f));
-    const V t3 = A::where(t0, V(0.0f), t2);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x <= V(0.0);
+    const M t1 = x >= V(6.0);
+    const V t2 = A::where(t1, V(0.0), V(1.0));
+    const V t3 = A::where(t0, V(0.0), t2);
     const V t4 = grad * t3;
     return t4;
   }
@@ -116,17 +172,17 @@ struct relu6 {
 
 // Squared ReLU, max(x, 0)².
 struct relu2 {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = larger(V(0.0f), x);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const V t0 = larger(V(0.0), x);
     const V t1 = t0 * t0;
     return t1;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = larger(V(0.0f), x);
-    const M t1 = x > V(0.0f);
-    const V t2 = A::where(t1, V(1.0f), V(0.0f));
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const V t0 = larger(V(0.0), x);
+    const M t1 = x > V(0.0);
+    const V t2 = A::where(t1, V(1.0), V(0.0));
     const V t3 = t2 * t0;
     const V t4 = fma(t0, t2, t3);
     const V t5 = grad * t4;
@@ -136,17 +192,17 @@ struct relu2 {
 
 // x above zero, negative_slope·x below. Derivative at 0 is the slope.
 struct leaky_relu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = V(u[0]) * x;
     const V t2 = A::where(t0, x, t1);
     return t2;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
-    const V t1 = A::where(t0, V(1.0f), V(u[0]));
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
+    const V t1 = A::where(t0, V(1.0), V(u[0]));
     const V t2 = grad * t1;
     return t2;
   }
@@ -154,16 +210,16 @@ struct leaky_relu {
 
 // x above the threshold, else 0: it jumps there. Derivative 0 at the threshold.
 struct thresholded_relu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
-    const V t1 = A::where(t0, V(0.0f), x);
+    const V t1 = A::where(t0, V(0.0), x);
     return t1;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const M t0 = x <= V(u[0]);
-    const V t1 = A::where(t0, V(0.0f), V(1.0f));
+    const V t1 = A::where(t0, V(0.0), V(1.0));
     const V t2 = grad * t1;
     return t2;
   }
@@ -171,20 +227,20 @@ struct thresholded_relu {
 
 // x clipped to [min_val, max_val]. Derivative 0 at both ends.
 struct hardtanh {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
     const M t1 = x >= V(u[3]);
     const V t2 = A::where(t1, V(u[4]), x);
     const V t3 = A::where(t0, V(u[1]), t2);
     return t3;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const M t0 = x <= V(u[0]);
     const M t1 = x >= V(u[3]);
-    const V t2 = A::where(t1, V(0.0f), V(1.0f));
-    const V t3 = A::where(t0, V(0.0f), t2);
+    const V t2 = A::where(t1, V(0.0), V(1.0));
+    const V t3 = A::where(t0, V(0.0), t2);
     const V t4 = grad * t3;
     return t4;
   }
@@ -192,19 +248,19 @@ struct hardtanh {
 
 // Exponential linear unit: x above zero, alpha·(eˣ − 1) below.
 struct elu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = A::expm1(x);
     const V t2 = V(u[0]) * t1;
     const V t3 = A::where(t0, x, t2);
     return t3;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = A::exp_times(V(u[0]), x);
-    const V t2 = A::where(t0, V(1.0f), t1);
+    const V t2 = A::where(t0, V(1.0), t1);
     const V t3 = grad * t2;
     return t3;
   }
@@ -212,21 +268,21 @@ struct elu {
 
 // ELU whose derivative is continuous for every alpha: x above zero, alpha·(exp(x/alpha) − 1) below.
 struct celu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x > V(0.0);
     const V t1 = V(u[2]) * x;
     const V t2 = A::expm1(t1);
     const V t3 = V(u[0]) * t2;
     const V t4 = A::where(t0, x, t3);
     return t4;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
     const auto t1 = A::product(A::wide(u[2], u[3]), x);
     const V t2 = A::exp_times(V(u[4]), t1);
-    const V t3 = A::where(t0, V(1.0f), t2);
+    const V t3 = A::where(t0, V(1.0), t2);
     const V t4 = grad * t3;
     return t4;
   }
@@ -234,20 +290,20 @@ struct celu {
 
 // Scaled ELU, whose scale and alpha keep mean 0 and variance 1 through depth.
 struct selu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x > V(0.0f);
-    const V t1 = V(1.050701f) * x;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x > V(0.0);
+    const V t1 = V(1.0507009873554805) * x;
     const V t2 = A::expm1(x);
-    const V t3 = V(1.7580993f) * t2;
+    const V t3 = V(1.7580993408473766) * t2;
     const V t4 = A::where(t0, t1, t3);
     return t4;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x > V(0.0f);
-    const V t1 = A::exp_times(V(1.7580993f), x);
-    const V t2 = A::where(t0, V(1.050701f), t1);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x > V(0.0);
+    const V t1 = A::exp_times(V(1.7580993408473766), x);
+    const V t2 = A::where(t0, V(1.0507009873554805), t1);
     const V t3 = grad * t2;
     return t3;
   }
@@ -255,25 +311,25 @@ struct selu {
 
 // Piecewise quadratic SiLU, x·clip(x + 3, 0, 6)/6. Derivative 0 at −3 and 1 at +3.
 struct hardswish {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x <= V(-3.0f);
-    const M t1 = x >= V(3.0f);
-    const V t2 = x + V(3.0f);
-    const V t3 = V(0.16666667f) * x * t2;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x <= V(-3.0);
+    const M t1 = x >= V(3.0);
+    const V t2 = x + V(3.0);
+    const V t3 = V(0.16666666666666666) * x * t2;
     const V t4 = A::where(t1, x, t3);
-    const V t5 = A::where(t0, V(0.0f), t4);
+    const V t5 = A::where(t0, V(0.0), t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x <= V(-3.0f);
-    const M t1 = x >= V(3.0f);
-    const V t2 = x + V(3.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x <= V(-3.0);
+    const M t1 = x >= V(3.0);
+    const V t2 = x + V(3.0);
     const V t3 = t2 + x;
-    const V t4 = V(0.16666667f) * t3;
-    const V t5 = A::where(t1, V(1.0f), t4);
-    const V t6 = A::where(t0, V(0.0f), t5);
+    const V t4 = V(0.16666666666666666) * t3;
+    const V t5 = A::where(t1, V(1.0), t4);
+    const V t6 = A::where(t0, V(0.0), t5);
     const V t7 = grad * t6;
     return t7;
   }
@@ -281,18 +337,18 @@ struct hardswish {
 
 // 0 where |x| ≤ lambd, else x: it jumps at ±lambd, where its derivative is 0.
 struct hardshrink {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 <= V(u[0]);
-    const V t2 = A::where(t1, V(0.0f), x);
+    const V t2 = A::where(t1, V(0.0), x);
     return t2;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 <= V(u[0]);
-    const V t2 = A::where(t1, V(0.0f), V(1.0f));
+    const V t2 = A::where(t1, V(0.0), V(1.0));
     const V t3 = grad * t2;
     return t3;
   }
@@ -300,22 +356,22 @@ struct hardshrink {
 
 // Soft thresholding: 0 where |x| ≤ lambd, else x moved towards 0 by lambd.
 struct softshrink {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 <= V(u[0]);
-    const M t2 = x > V(0.0f);
+    const M t2 = x > V(0.0);
     const V t3 = x - V(u[1]) - V(u[2]);
     const V t4 = x + V(u[1]) + V(u[2]);
     const V t5 = A::where(t2, t3, t4);
-    const V t6 = A::where(t1, V(0.0f), t5);
+    const V t6 = A::where(t1, V(0.0), t5);
     return t6;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 <= V(u[0]);
-    const V t2 = A::where(t1, V(0.0f), V(1.0f));
+    const V t2 = A::where(t1, V(0.0), V(1.0));
     const V t3 = grad * t2;
     return t3;
   }
@@ -323,24 +379,24 @@ struct softshrink {
 
 // x − tanh(x): x³/3 near 0, x ∓ 1 far out.
 struct tanhshrink {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
-    const M t1 = t0 < V(1.0f);
+    const M t1 = t0 < V(1.0);
     const V t2 = x * x;
-    const V t3 = fma(V(0.0f), t2, V(3.9145883e-19f));
-    const V t4 = fma(t3, t2, V(1.4797143e-16f));
-    const V t5 = fma(t4, t2, V(4.4983318e-14f));
-    const V t6 = fma(t5, t2, V(1.0706029e-11f));
-    const V t7 = fma(t6, t2, V(1.9270852e-09f));
-    const V t8 = fma(t7, t2, V(2.5052108e-07f));
-    const V t9 = fma(t8, t2, V(2.2045855e-05f));
-    const V t10 = fma(t9, t2, V(0.0011904762f));
-    const V t11 = fma(t10, t2, V(0.033333335f));
-    const V t12 = fma(t11, t2, V(0.33333334f));
+    const V t3 = fma(V(0.0), t2, V(3.9145882126782523e-19));
+    const V t4 = fma(t3, t2, V(1.4797143443923793e-16));
+    const V t5 = fma(t4, t2, V(4.498331606952833e-14));
+    const V t6 = fma(t5, t2, V(1.0706029224547743e-11));
+    const V t7 = fma(t6, t2, V(1.9270852604185937e-09));
+    const V t8 = fma(t7, t2, V(2.505210838544172e-07));
+    const V t9 = fma(t8, t2, V(2.2045855379188714e-05));
+    const V t10 = fma(t9, t2, V(0.0011904761904761906));
+    const V t11 = fma(t10, t2, V(0.03333333333333333));
+    const V t12 = fma(t11, t2, V(0.3333333333333333));
     const V t13 = t12 * t2;
     const V t14 = t13 * x;
-    const V t15 = V(2.0f) * x;
+    const V t15 = V(2.0) * x;
     const V t16 = A::sech2_half(t15);
     const V t17 = A::sqrt(t16);
     const V t18 = t14 * t17;
@@ -349,8 +405,8 @@ struct tanhshrink {
     const V t21 = A::where(t1, t18, t20);
     return t21;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = A::tanh(x);
     const V t1 = grad * t0 * t0;
     return t1;
@@ -359,14 +415,14 @@ struct tanhshrink {
 
 // The logistic function, 1/(1 + e⁻ˣ). Its derivative is at most 1/4.
 struct sigmoid {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid(x);
     return t0;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(0.25f) * grad;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const V t0 = V(0.25) * grad;
     const V t1 = A::sech2_half_times(t0, x);
     return t1;
   }
@@ -374,22 +430,22 @@ struct sigmoid {
 
 // Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3.
 struct hardsigmoid {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x <= V(-3.0f);
-    const M t1 = x >= V(3.0f);
-    const V t2 = x + V(3.0f);
-    const V t3 = V(0.16666667f) * t2;
-    const V t4 = A::where(t1, V(1.0f), t3);
-    const V t5 = A::where(t0, V(0.0f), t4);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x <= V(-3.0);
+    const M t1 = x >= V(3.0);
+    const V t2 = x + V(3.0);
+    const V t3 = V(0.16666666666666666) * t2;
+    const V t4 = A::where(t1, V(1.0), t3);
+    const V t5 = A::where(t0, V(0.0), t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x <= V(-3.0f);
-    const M t1 = x >= V(3.0f);
-    const V t2 = A::where(t1, V(0.0f), V(0.16666667f));
-    const V t3 = A::where(t0, V(0.0f), t2);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x <= V(-3.0);
+    const M t1 = x >= V(3.0);
+    const V t2 = A::where(t1, V(0.0), V(0.16666666666666666));
+    const V t3 = A::where(t0, V(0.0), t2);
     const V t4 = grad * t3;
     return t4;
   }
@@ -397,14 +453,14 @@ struct hardsigmoid {
 
 // The hyperbolic tangent.
 struct tanh {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::tanh(x);
     return t0;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(2.0f) * x;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const V t0 = V(2.0) * x;
     const V t1 = A::sech2_half_times(grad, t0);
     return t1;
   }
@@ -412,8 +468,8 @@ struct tanh {
 
 // cap·tanh(x/cap): x near 0, never beyond ±cap. Gemma 2 caps its final logits at 30, attention scores at 50.
 struct softcap {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(u[0]);
     const V t2 = V(u[3]) * x;
@@ -422,8 +478,8 @@ struct softcap {
     const V t5 = A::where(t1, x, t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const auto t0 = A::product(A::wide(u[5], u[6]), x);
     const V t1 = A::sech2_half_times(grad, t0);
     return t1;
@@ -432,25 +488,25 @@ struct softcap {
 
 // x/(1 + |x|): like tanh, but with tails that fall off as 1/x².
 struct softsign {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
-    const M t1 = t0 > V(1.0f);
+    const M t1 = t0 > V(1.0);
     const V t2 = A::sign(x);
-    const V t3 = V(1.0f) / t0;
-    const V t4 = t3 + V(1.0f);
+    const V t3 = V(1.0) / t0;
+    const V t4 = t3 + V(1.0);
     const V t5 = t2 / t4;
-    const V t6 = t0 + V(1.0f);
-    const V t7 = V(1.0f) / t6;
+    const V t6 = t0 + V(1.0);
+    const V t7 = V(1.0) / t6;
     const V t8 = x * t7;
     const V t9 = A::where(t1, t5, t8);
     return t9;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = A::abs(x);
-    const V t1 = t0 + V(1.0f);
-    const V t2 = V(1.0f) / t1;
+    const V t1 = t0 + V(1.0);
+    const V t2 = V(1.0) / t1;
     const V t3 = grad * t2 * t2;
     return t3;
   }
@@ -458,18 +514,18 @@ struct softsign {
 
 // (1 + erf((x − mu)/(sigma·√2)))/2, the normal distribution function: mu and sigma make it resemble relu2 early.
 struct laplace {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
     const auto t1 = A::sum(A::wide(u[2], u[3]), t0);
     const auto t2 = A::product(t1, t1);
     const auto t3 = A::product(A::wide(u[0], u[1]), t2);
     const auto t4 = A::product(A::wide(u[4], u[5]), t1);
-    const V t5 = A::erfc_times(V(0.5f), t4, t3);
+    const V t5 = A::erfc_times(V(0.5), t4, t3);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = V(u[6]) * grad;
     const V t1 = -x;
     const auto t2 = A::sum(A::wide(u[2], u[3]), t1);
@@ -482,14 +538,14 @@ struct laplace {
 
 // Sigmoid-weighted linear unit, x·σ(x).
 struct silu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid_times(x, x);
     return t0;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = A::sigmoid_slope(V(1.0f), x, x);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const V t0 = A::sigmoid_slope(V(1.0), x, x);
     const V t1 = grad * t0;
     return t1;
   }
@@ -497,22 +553,22 @@ struct silu {
 
 // Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left.
 struct gelu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const V t0 = V(-0.5f) * x;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const V t0 = V(-0.5) * x;
     const auto t1 = A::product(t0, x);
-    const V t2 = V(0.5f) * x;
-    const auto t3 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), x);
+    const V t2 = V(0.5) * x;
+    const auto t3 = A::product(A::wide(-0.7071067811865475), x);
     const V t4 = A::erfc_times(t2, t3, t1);
     return t4;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(-0.5f) * x;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const V t0 = V(-0.5) * x;
     const auto t1 = A::product(t0, x);
-    const auto t2 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), x);
-    const V t3 = A::erfc_times(V(0.5f), t2, t1);
-    const V t4 = V(0.3989423f) * x;
+    const auto t2 = A::product(A::wide(-0.7071067811865475), x);
+    const V t3 = A::erfc_times(V(0.5), t2, t1);
+    const V t4 = V(0.39894228040143265) * x;
     const V t5 = A::decay_exp_times(t4, t1);
     const V t6 = t3 + t5;
     const V t7 = grad * t6;
@@ -522,28 +578,28 @@ struct gelu {
 
 // GELU's tanh approximation, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); up to 4.7e-4 from the exact one.
 struct gelu_tanh {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(x, x);
     const auto t1 = A::product(t0, x);
-    const auto t2 = A::product(A::wide(0.044715f, 1.5461444e-09f), t1);
+    const auto t2 = A::product(A::wide(0.044715), t1);
     const auto t3 = A::sum(x, t2);
-    const auto t4 = A::product(A::wide(1.5957692f, -4.534068e-08f), t3);
+    const auto t4 = A::product(A::wide(1.5957691216057308), t3);
     const V t5 = A::sigmoid_times(x, t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = x * x;
-    const V t1 = fma(V(2.0f), t0, t0);
-    const V t2 = fma(V(0.044715f), t1, V(1.0f));
-    const V t3 = V(1.5957692f) * x * t2;
+    const V t1 = fma(V(2.0), t0, t0);
+    const V t2 = fma(V(0.044715), t1, V(1.0));
+    const V t3 = V(1.5957691216057308) * x * t2;
     const auto t4 = A::product(x, x);
     const auto t5 = A::product(t4, x);
-    const auto t6 = A::product(A::wide(0.044715f, 1.5461444e-09f), t5);
+    const auto t6 = A::product(A::wide(0.044715), t5);
     const auto t7 = A::sum(x, t6);
-    const auto t8 = A::product(A::wide(1.5957692f, -4.534068e-08f), t7);
-    const V t9 = A::sigmoid_slope(V(1.0f), t3, t8);
+    const auto t8 = A::product(A::wide(1.5957691216057308), t7);
+    const V t9 = A::sigmoid_slope(V(1.0), t3, t8);
     const V t10 = grad * t9;
     return t10;
   }
@@ -551,17 +607,17 @@ struct gelu_tanh {
 
 // GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one.
 struct quick_gelu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const auto t0 = A::product(A::wide(1.702f, -2.193451e-08f), x);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const auto t0 = A::product(A::wide(1.702), x);
     const V t1 = A::sigmoid_times(x, t0);
     return t1;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const V t0 = V(1.702f) * x;
-    const auto t1 = A::product(A::wide(1.702f, -2.193451e-08f), x);
-    const V t2 = A::sigmoid_slope(V(1.0f), t0, t1);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const V t0 = V(1.702) * x;
+    const auto t1 = A::product(A::wide(1.702), x);
+    const V t2 = A::sigmoid_slope(V(1.0), t0, t1);
     const V t3 = grad * t2;
     return t3;
   }
@@ -569,32 +625,32 @@ struct quick_gelu {
 
 // Self-gated by the tanh of softplus, x·tanh(log(1 + eˣ)).
 struct mish {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid_minus(x);
-    const V t1 = t0 + V(1.0f);
+    const V t1 = t0 + V(1.0);
     const V t2 = x * t1;
     const V t3 = A::sigmoid_minus_times(t0, x);
-    const V t4 = t3 + V(1.0f);
+    const V t4 = t3 + V(1.0);
     const V t5 = t2 / t4;
     const V t6 = A::sigmoid_times(t5, x);
     return t6;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     x = A::finite(x);
-    const V t0 = A::sigmoid_slope(V(1.0f), x, x);
+    const V t0 = A::sigmoid_slope(V(1.0), x, x);
     const V t1 = A::sigmoid_minus(x);
-    const V t2 = t1 + V(1.0f);
-    const V t3 = V(-0.25f) * x;
+    const V t2 = t1 + V(1.0);
+    const V t3 = V(-0.25) * x;
     const V t4 = A::sech2_half_times(t3, x);
     const V t5 = A::sigmoid_times(t4, x);
     const V t6 = fma(t0, t2, t5);
     const V t7 = A::sigmoid_minus_times(t1, x);
-    const V t8 = t7 + V(1.0f);
+    const V t8 = t7 + V(1.0);
     const V t9 = t6 / t8;
     const V t10 = x * t2;
-    const V t11 = A::sech2_half_times(V(-0.25f), x);
+    const V t11 = A::sech2_half_times(V(-0.25), x);
     const V t12 = A::sigmoid_minus_times(t11, x);
     const V t13 = t12 + t12;
     const V t14 = t10 * t13;
@@ -609,8 +665,8 @@ struct mish {
 
 // Smooth ReLU, log(1 + exp(beta·x))/beta; the identity where beta·x > threshold.
 struct softplus {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
     const auto t2 = A::product(A::wide(u[1], u[2]), x);
@@ -619,13 +675,13 @@ struct softplus {
     const V t5 = A::where(t1, x, t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
     const auto t2 = A::product(A::wide(u[1], u[2]), x);
     const V t3 = A::sigmoid_times(V(u[5]), t2);
-    const V t4 = A::where(t1, V(1.0f), t3);
+    const V t4 = A::where(t1, V(1.0), t3);
     const V t5 = grad * t4;
     return t5;
   }
@@ -633,15 +689,15 @@ struct softplus {
 
 // log σ(x) = −log(1 + e⁻ˣ).
 struct logsigmoid {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
     const V t1 = A::softplus(t0);
     const V t2 = -t1;
     return t2;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = A::sigmoid_minus_times(grad, x);
     return t0;
   }
@@ -649,25 +705,25 @@ struct logsigmoid {
 
 // The square root of softplus, √log(1 + eˣ).
 struct sqrt_softplus {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x < V(-37.0f);
-    const V t1 = V(0.5f) * x;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x < V(-37.0);
+    const V t1 = V(0.5) * x;
     const V t2 = A::exp(t1);
     const V t3 = A::softplus(x);
     const V t4 = A::sqrt(t3);
     const V t5 = A::where(t0, t2, t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x < V(-37.0f);
-    const V t1 = V(0.5f) * x;
-    const V t2 = A::exp_times(V(0.5f), t1);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x < V(-37.0);
+    const V t1 = V(0.5) * x;
+    const V t2 = A::exp_times(V(0.5), t1);
     const V t3 = A::softplus(x);
     const V t4 = A::sqrt(t3);
-    const V t5 = V(1.0f) / t4;
-    const V t6 = V(0.5f) * t5;
+    const V t5 = V(1.0) / t4;
+    const V t6 = V(0.5) * t5;
     const V t7 = A::sigmoid_times(t6, x);
     const V t8 = A::where(t0, t2, t7);
     const V t9 = grad * t8;
@@ -677,48 +733,48 @@ struct sqrt_softplus {
 
 // (x + √(x² + b))/2: like softplus, without exponentials. b = 4 gives it softplus's curvature at 0.
 struct squareplus {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x < V(0.0f);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x < V(0.0);
     const V t1 = A::abs(x);
-    const M t2 = t1 > V(1.0f);
-    const V t3 = V(1.0f) / x;
+    const M t2 = t1 > V(1.0);
+    const V t3 = V(1.0) / x;
     const V t4 = t3 / x;
-    const V t5 = fma(V(u[2]), t4, V(1.0f));
+    const V t5 = fma(V(u[2]), t4, V(1.0));
     const V t6 = A::sqrt(t5);
     const V t7 = t1 * t6;
     const V t8 = x * x;
     const V t9 = t8 + V(u[2]) + V(u[3]);
     const V t10 = A::sqrt(t9);
     const V t11 = A::where(t2, t7, t10);
-    const V t12 = V(0.5f) * t11;
-    const V t13 = V(0.5f) * x;
+    const V t12 = V(0.5) * t11;
+    const V t13 = V(0.5) * x;
     const V t14 = t12 - t13;
-    const V t15 = V(1.0f) / t14;
+    const V t15 = V(1.0) / t14;
     const V t16 = V(u[0]) * t15;
     const V t17 = t13 + t12;
     const V t18 = A::where(t0, t16, t17);
     return t18;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     x = A::finite(x);
-    const M t0 = x < V(0.0f);
+    const M t0 = x < V(0.0);
     const V t1 = A::abs(x);
-    const M t2 = t1 > V(1.0f);
-    const V t3 = V(1.0f) / x;
+    const M t2 = t1 > V(1.0);
+    const V t3 = V(1.0) / x;
     const V t4 = t3 / x;
-    const V t5 = fma(V(u[2]), t4, V(1.0f));
+    const V t5 = fma(V(u[2]), t4, V(1.0));
     const V t6 = A::sqrt(t5);
     const V t7 = t1 * t6;
     const V t8 = x * x;
     const V t9 = t8 + V(u[2]) + V(u[3]);
     const V t10 = A::sqrt(t9);
     const V t11 = A::where(t2, t7, t10);
-    const V t12 = V(0.5f) * t11;
-    const V t13 = V(0.5f) * x;
+    const V t12 = V(0.5) * t11;
+    const V t13 = V(0.5) * x;
     const V t14 = t12 - t13;
-    const V t15 = V(1.0f) / t14;
+    const V t15 = V(1.0) / t14;
     const V t16 = V(u[0]) * t15;
     const V t17 = t13 + t12;
     const V t18 = A::where(t0, t16, t17);
@@ -730,24 +786,24 @@ struct squareplus {
 
 // 0 below −1, x above 1, the parabola (x + 1)²/4 between: the integral of the piecewise linear sigmoid.
 struct sparse_plus {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V x, const float* u) {
-    const M t0 = x <= V(-1.0f);
-    const M t1 = x >= V(1.0f);
-    const V t2 = x + V(1.0f);
-    const V t3 = V(0.25f) * t2 * t2;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V x, U u) {
+    const M t0 = x <= V(-1.0);
+    const M t1 = x >= V(1.0);
+    const V t2 = x + V(1.0);
+    const V t3 = V(0.25) * t2 * t2;
     const V t4 = A::where(t1, x, t3);
-    const V t5 = A::where(t0, V(0.0f), t4);
+    const V t5 = A::where(t0, V(0.0), t4);
     return t5;
   }
-  template <class A>
-  static SOFTKNEE_INLINE V backward(V grad, V x, const float* u) {
-    const M t0 = x <= V(-1.0f);
-    const M t1 = x >= V(1.0f);
-    const V t2 = x + V(1.0f);
-    const V t3 = V(0.5f) * t2;
-    const V t4 = A::where(t1, V(1.0f), t3);
-    const V t5 = A::where(t0, V(0.0f), t4);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
+    const M t0 = x <= V(-1.0);
+    const M t1 = x >= V(1.0);
+    const V t2 = x + V(1.0);
+    const V t3 = V(0.5) * t2;
+    const V t4 = A::where(t1, V(1.0), t3);
+    const V t5 = A::where(t0, V(0.0), t4);
     const V t6 = grad * t5;
     return t6;
   }
@@ -755,14 +811,14 @@ struct sparse_plus {
 
 // Gated linear unit, σ(gate)·up. Packed as PyTorch has it: the gate is the second half.
 struct glu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(up, gate);
     return t0;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = V(0.25f) * grad * up;
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const V t0 = V(0.25) * grad * up;
     const V t1 = A::sech2_half_times(t0, gate);
     const V t2 = A::sigmoid_times(grad, gate);
     of_gate = t1;
@@ -772,20 +828,20 @@ struct glu {
 
 // ReLU-gated linear unit, relu(gate)·up.
 struct reglu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
-    const V t0 = larger(V(0.0f), gate);
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const V t0 = larger(V(0.0), gate);
     const V t1 = t0 * up;
     return t1;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
     gate = A::finite(gate);
     up = A::finite(up);
-    const M t0 = gate > V(0.0f);
-    const V t1 = A::where(t0, V(1.0f), V(0.0f));
+    const M t0 = gate > V(0.0);
+    const V t1 = A::where(t0, V(1.0), V(0.0));
     const V t2 = grad * t1 * up;
-    const V t3 = larger(V(0.0f), gate);
+    const V t3 = larger(V(0.0), gate);
     const V t4 = grad * t3;
     of_gate = t2;
     of_up = t4;
@@ -794,26 +850,26 @@ struct reglu {
 
 // GELU-gated linear unit, gelu(gate)·up, with the exact GELU.
 struct geglu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
-    const V t0 = V(-0.5f) * gate;
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const V t0 = V(-0.5) * gate;
     const auto t1 = A::product(t0, gate);
-    const V t2 = V(0.5f) * gate * up;
-    const auto t3 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), gate);
+    const V t2 = V(0.5) * gate * up;
+    const auto t3 = A::product(A::wide(-0.7071067811865475), gate);
     const V t4 = A::erfc_times(t2, t3, t1);
     return t4;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = V(-0.5f) * gate;
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const V t0 = V(-0.5) * gate;
     const auto t1 = A::product(t0, gate);
-    const auto t2 = A::product(A::wide(-0.70710677f, -1.21016175e-08f), gate);
-    const V t3 = A::erfc_times(V(0.5f), t2, t1);
-    const V t4 = V(0.3989423f) * gate;
+    const auto t2 = A::product(A::wide(-0.7071067811865475), gate);
+    const V t3 = A::erfc_times(V(0.5), t2, t1);
+    const V t4 = V(0.39894228040143265) * gate;
     const V t5 = A::decay_exp_times(t4, t1);
     const V t6 = t3 + t5;
     const V t7 = grad * t6 * up;
-    const V t8 = V(0.5f) * grad * gate;
+    const V t8 = V(0.5) * grad * gate;
     const V t9 = A::erfc_times(t8, t2, t1);
     of_gate = t7;
     of_up = t9;
@@ -822,15 +878,15 @@ struct geglu {
 
 // SiLU-gated linear unit, silu(gate)·up.
 struct swiglu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
     const V t1 = A::sigmoid_times(t0, gate);
     return t1;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
-    const V t0 = A::sigmoid_slope(V(1.0f), gate, gate);
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const V t0 = A::sigmoid_slope(V(1.0), gate, gate);
     const V t1 = grad * t0 * up;
     const V t2 = grad * gate;
     const V t3 = A::sigmoid_times(t2, gate);
@@ -841,21 +897,21 @@ struct swiglu {
 
 // gpt-oss's SwiGLU: g·σ(alpha·g)·(u + 1), g = min(gate, limit), u = clip(up, ±limit). Packed interleaved.
 struct swiglu_oai {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
     const V t1 = larger(V(u[2]), up);
     const V t2 = smaller(V(u[0]), t1);
-    const V t3 = t2 + V(1.0f);
+    const V t3 = t2 + V(1.0);
     const V t4 = t0 * t3;
     const auto t5 = A::product(A::wide(u[4], u[5]), t0);
     const V t6 = A::sigmoid_times(t4, t5);
     return t6;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
     const M t0 = gate > V(u[6]);
-    const V t1 = A::where(t0, V(0.0f), V(1.0f));
+    const V t1 = A::where(t0, V(0.0), V(1.0));
     const V t2 = smaller(V(u[0]), gate);
     const auto t3 = A::product(A::wide(u[4], u[5]), t2);
     const V t4 = A::sigmoid_times(t1, t3);
@@ -865,13 +921,13 @@ struct swiglu_oai {
     const V t8 = t4 + t7;
     const V t9 = larger(V(u[2]), up);
     const V t10 = smaller(V(u[0]), t9);
-    const V t11 = t10 + V(1.0f);
+    const V t11 = t10 + V(1.0);
     const V t12 = grad * t8 * t11;
     const V t13 = grad * t2;
     const M t14 = t9 > V(u[6]);
     const M t15 = up < V(u[11]);
-    const V t16 = A::where(t15, V(0.0f), V(1.0f));
-    const V t17 = A::where(t14, V(0.0f), t16);
+    const V t16 = A::where(t15, V(0.0), V(1.0));
+    const V t17 = A::where(t14, V(0.0), t16);
     const V t18 = t13 * t17;
     const V t19 = A::sigmoid_times(t18, t3);
     of_gate = t12;
@@ -881,8 +937,8 @@ struct swiglu_oai {
 
 // SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped first, and only above.
 struct swiglu_clamped {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
     const V t1 = larger(V(u[2]), up);
     const V t2 = smaller(V(u[0]), t1);
@@ -890,10 +946,10 @@ struct swiglu_clamped {
     const V t4 = A::sigmoid_times(t3, t0);
     return t4;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
     const M t0 = gate > V(u[4]);
-    const V t1 = A::where(t0, V(0.0f), V(1.0f));
+    const V t1 = A::where(t0, V(0.0), V(1.0));
     const V t2 = smaller(V(u[0]), gate);
     const V t3 = t2 * t1;
     const V t4 = A::sigmoid_slope(t1, t3, t2);
@@ -903,8 +959,8 @@ struct swiglu_clamped {
     const V t8 = grad * t2;
     const M t9 = t5 > V(u[4]);
     const M t10 = up < V(u[5]);
-    const V t11 = A::where(t10, V(0.0f), V(1.0f));
-    const V t12 = A::where(t9, V(0.0f), t11);
+    const V t11 = A::where(t10, V(0.0), V(1.0));
+    const V t12 = A::where(t9, V(0.0), t11);
     const V t13 = t8 * t12;
     const V t14 = A::sigmoid_times(t13, t2);
     of_gate = t7;
@@ -914,8 +970,8 @@ struct swiglu_clamped {
 
 // SwiGLU with both linear parts softly capped: σ(gate)·softcap(gate, gate_cap)·softcap(up, up_cap).
 struct situ_glu {
-  template <class A>
-  static SOFTKNEE_INLINE V forward(V gate, V up, const float* u) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::abs(gate);
     const M t1 = t0 < V(u[0]);
     const V t2 = V(u[3]) * gate;
@@ -932,8 +988,8 @@ struct situ_glu {
     const V t13 = A::sigmoid_times(t12, gate);
     return t13;
   }
-  template <class A>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, const float* u, V& of_gate, V& of_up) {
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
     const auto t0 = A::product(A::wide(u[10], u[11]), gate);
     const V t1 = A::sech2_half(t0);
     const V t2 = A::abs(gate);
@@ -964,9 +1020,9 @@ struct situ_glu {
 }  // namespace softknee
 
 #define SOFTKNEE_ACTIVATIONS \
-  SOFTKNEE_UNARY(prelu) \
-  SOFTKNEE_UNARY(swish) \
-  SOFTKNEE_UNARY(xielu) \
+  SOFTKNEE_LEARNED(prelu) \
+  SOFTKNEE_LEARNED(swish) \
+  SOFTKNEE_LEARNED(xielu) \
   SOFTKNEE_UNARY(relu) \
   SOFTKNEE_UNARY(relu6) \
   SOFTKNEE_UNARY(relu2) \

@@ -1,6 +1,7 @@
 #include "kernels.h"
 #define SOFTKNEE_ISA avx2
 #include "simd_avx2.h"
+#include "math.h"
 #include "kernels_body.h"
 
-const softknee::Loops* const softknee::loops_avx2 = softknee::avx2::table;
+SOFTKNEE_LOOPS(avx2)

@@ -1,6 +1,7 @@
 #include "kernels.h"
 #define SOFTKNEE_ISA avx512
 #include "simd_avx512.h"
+#include "math.h"
 #include "kernels_body.h"
 
-const softknee::Loops* const softknee::loops_avx512 = softknee::avx512::table;
+SOFTKNEE_LOOPS(avx512)

@@ -1,6 +1,7 @@
 #include "kernels.h"
 #define SOFTKNEE_ISA portable
 #include "simd_portable.h"
+#include "math.h"
 #include "kernels_body.h"
 
-const softknee::Loops* const softknee::loops_portable = softknee::portable::table;
+SOFTKNEE_LOOPS(portable)

@@ -6,8 +6,10 @@
 //   softknee::silu_backward(Tensor grad, Tensor x) -> Tensor
 //   softknee::swiglu(Tensor gate, Tensor up) -> Tensor
 //   softknee::swiglu_backward(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)
+//   softknee::prelu_learned(Tensor x, Tensor weight) -> Tensor  a parameter that modules learn is a tensor
+//   softknee::prelu_learned_backward(Tensor grad, Tensor x, Tensor weight) -> (Tensor, Tensor)
 //
-// Inputs: one dtype of float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
+// Inputs: one dtype of float64, float32, float16 and bfloat16, any strides, broadcast with each other. Operators are registered
 // one activation at a time, by `softknee_register`, since all of them would add a tenth of a second to the import.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
@@ -23,6 +25,9 @@
 #include <utility>
 #include <vector>
 
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
 #include "kernels.h"
 
 namespace softknee {
@@ -32,7 +37,11 @@ struct Entry {
   int inputs;
   int parameters;
   const char* declared;
-  void (*uniforms)(const double* parameters, float* uniforms);
+  int size;  // of the uniforms
+  void (*floats)(const double* parameters, float* uniforms);
+  void (*doubles)(const double* parameters, double* uniforms);
+  int learned;  // a bit for each parameter that may be a tensor
+  const char* tensors;
 };
 
 namespace parameters {
@@ -50,6 +59,13 @@ static void down(double x, float* u) {
   u[0] = static_cast<float>(x);
   if (u[0] > x) u[0] = std::nextafter(u[0], -INFINITY);
 }
+
+static void value(double x, double* u) {
+  u[0] = x;
+  u[1] = 0.0;
+}
+static void up(double x, double* u) { u[0] = x; }
+static void down(double x, double* u) { u[0] = x; }
 
 // The primitives of the op table on numbers.
 using std::abs;
@@ -84,7 +100,7 @@ using torch::stable::detail::StableLibrary;
 
 struct Isa {
   const char* name;
-  const Loops* loops;
+  const Loops* const* loops;
   bool runs;
 };
 
@@ -128,6 +144,8 @@ static int kind_of(const Tensor& x) {
       return float16;
     case torch::headeronly::ScalarType::BFloat16:
       return bfloat16;
+    case torch::headeronly::ScalarType::Double:
+      return float64;
     default:
       return -1;
   }
@@ -211,7 +229,7 @@ static void gather(const T* from, int64_t stride, int64_t n, T* to) {
 // Elements [begin, end) of the walk: rows that lie close together are read in place, others by way of a buffer.
 template <class T>
 static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* inputs, void* const* outputs,
-                 int written, Loop* loop, const float* uniforms) {
+                 int written, Loop* loop, const void* uniforms) {
   constexpr int64_t piece = 1024;
   const size_t inner = w.sizes.size() - 1;
   const int64_t length = w.sizes[inner];
@@ -259,10 +277,12 @@ static void rows(const Walk& w, int64_t begin, int64_t end, const void* const* i
 }
 
 static void run(const Walk& w, int kind, const void* const* inputs, void* const* outputs, int written, Loop* loop,
-                const float* uniforms) {
+                const void* uniforms) {
   const auto part = [&](int64_t begin, int64_t end) {
     if (kind == float32) {
       rows<float>(w, begin, end, inputs, outputs, written, loop, uniforms);
+    } else if (kind == float64) {
+      rows<double>(w, begin, end, inputs, outputs, written, loop, uniforms);
     } else {
       rows<uint16_t>(w, begin, end, inputs, outputs, written, loop, uniforms);
     }
@@ -301,6 +321,260 @@ static bool dense_in(const Tensor& x, const std::vector<int64_t>& shape, const s
   return true;
 }
 
+// --- parameters that are tensors ------------------------------------------------------------------------------------
+
+// The i-th element in memory takes the parameters' value i/stride % count.
+struct Channels {
+  int64_t count = 1;
+  int64_t stride = 1;
+};
+
+template <class F>
+static void as_numbers(int kind, F function) {
+  if (kind == float32) {
+    function(static_cast<float*>(nullptr));
+  } else if (kind == float64) {
+    function(static_cast<double*>(nullptr));
+  } else if (kind == float16) {
+    function(static_cast<torch::headeronly::Half*>(nullptr));
+  } else {
+    function(static_cast<torch::headeronly::BFloat16*>(nullptr));
+  }
+}
+
+// A tensor of one value per channel, or one for all; in double.
+static double number(const Tensor& x, int64_t channel) {
+  int64_t offset = 0;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (x.size(d) > 1) offset = channel * x.stride(d);
+  }
+  double value = 0.0;
+  as_numbers(kind_of(x), [&](auto* type) {
+    using N = std::remove_pointer_t<decltype(type)>;
+    value = static_cast<double>(static_cast<const N*>(x.const_data_ptr())[offset]);
+  });
+  return value;
+}
+
+// One pass over dense memory, in parts that depend on the sizes alone, so that the sums do not depend on the number of
+// threads. A part's sums are kept in double, of at most 1024/16 numbers added in R each or of 64 rows; the parts' are
+// added in their order.
+template <class R>
+struct Pass {
+  const Entry& entry;
+  const Loops& loops;
+  bool backward;
+  int bytes;  // of an element
+  int64_t total;
+  Channels channels;
+  const double* values;  // [channel][parameter]
+  const char* inputs[2];
+  char* output;
+  double* sums;  // [learned][channel]
+
+  static constexpr int64_t part = 1 << 16;  // elements
+
+  int learned() const { return __builtin_popcount(static_cast<unsigned>(entry.learned)); }
+  void uniforms(int64_t channel, R* to) const {
+    if constexpr (sizeof(R) == sizeof(double)) {
+      entry.doubles(values + channel * entry.parameters, to);
+    } else {
+      entry.floats(values + channel * entry.parameters, to);
+    }
+  }
+  template <class F>
+  void over(int64_t parts, F function) const {
+    const auto some = [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) function(p);
+    };
+    if (parts <= 1) {
+      some(0, parts);
+    } else {
+      torch::stable::parallel_for(0, parts, 1, some);
+    }
+  }
+  void apply(Loop* loop, int64_t at, int64_t n, R* const* further, const void* uniforms) const {
+    const void* from[2] = {inputs[0] + at * bytes, backward ? inputs[1] + at * bytes : nullptr};
+    void* to[1 + 8] = {output + at * bytes};
+    for (int k = 0; backward && k < learned(); ++k) to[1 + k] = further[k];
+    loop(n, from, to, uniforms);
+  }
+
+  // Runs of one channel each.
+  void by_runs() const {
+    const int more = learned();
+    std::vector<R> table(static_cast<size_t>(channels.count * std::max(entry.size, 1)));
+    for (int64_t c = 0; c < channels.count; ++c) uniforms(c, &table[static_cast<size_t>(c * entry.size)]);
+    const int64_t parts = (total + part - 1) / part;
+    // a part's run has a place of its own: the next part may go on with it
+    std::vector<double> partial(backward ? static_cast<size_t>((total / channels.stride + parts + 1) * more) : 0);
+    over(parts, [&](int64_t p) {
+      const int64_t end = std::min(total, (p + 1) * part);
+      for (int64_t at = p * part; at < end;) {
+        const int64_t run = at / channels.stride;
+        int64_t n = std::min(end, (run + 1) * channels.stride) - at;
+        const R* u = &table[static_cast<size_t>(run % channels.count * entry.size)];
+        if (backward) {
+          R several[8][ways];
+          R* further[8];
+          for (int k = 0; k < more; ++k) further[k] = several[k];
+          n = std::min<int64_t>(n, 1024);
+          apply(loops.sums, at, n, further, u);
+          for (int k = 0; k < more; ++k) {
+            double sum = 0.0;
+            for (R one : several[k]) sum += one;
+            partial[static_cast<size_t>((run + p) * more + k)] += sum;
+          }
+        } else {
+          apply(loops.forward, at, n, nullptr, u);
+        }
+        at += n;
+      }
+    });
+    for (int64_t p = 0; backward && p < parts; ++p) {
+      const int64_t first = p * part / channels.stride;
+      const int64_t last = (std::min(total, (p + 1) * part) - 1) / channels.stride;
+      for (int64_t run = first; run <= last; ++run) {
+        for (int k = 0; k < more; ++k) {
+          sums[k * channels.count + run % channels.count] += partial[static_cast<size_t>((run + p) * more + k)];
+        }
+      }
+    }
+  }
+
+  // Rows of whole periods, where the channel changes from element to element.
+  void by_rows() const {
+    const int more = learned();
+    const int64_t period = channels.stride * channels.count;
+    const int64_t length = std::max<int64_t>(1, std::min<int64_t>(1024, total) / period) * period;
+    std::vector<R> table(static_cast<size_t>(entry.size * length)), one(static_cast<size_t>(std::max(entry.size, 1)));
+    for (int64_t c = 0; c < channels.count; ++c) {
+      uniforms(c, one.data());
+      for (int k = 0; k < entry.size; ++k) {
+        for (int64_t start = c * channels.stride; start < length; start += period) {
+          std::fill_n(&table[static_cast<size_t>(k * length + start)], channels.stride, one[static_cast<size_t>(k)]);
+        }
+      }
+    }
+    const Table uniforms{table.data(), length};
+    const int64_t rows = (total + length - 1) / length, together = std::max<int64_t>(32, part / length);
+    const int64_t parts = (rows + together - 1) / together;
+    const size_t kept = static_cast<size_t>(more * channels.count);
+    std::vector<double> partial(backward ? static_cast<size_t>(parts) * kept : 0);
+    over(parts, [&](int64_t p) {
+      std::vector<R> added(backward ? static_cast<size_t>(more * length) : 0);
+      R* further[8];
+      for (int k = 0; backward && k < more; ++k) further[k] = &added[static_cast<size_t>(k * length)];
+      for (int64_t row = p * together; row < std::min(rows, (p + 1) * together); ++row) {
+        const int64_t at = row * length;
+        apply(backward ? loops.gradients : loops.forwards, at, std::min(length, total - at), further, &uniforms);
+      }
+      for (int k = 0; backward && k < more; ++k) {
+        double* to = &partial[static_cast<size_t>(p) * kept + static_cast<size_t>(k * channels.count)];
+        for (int64_t i = 0; i < length; ++i) to[i / channels.stride % channels.count] += further[k][i];
+      }
+    });
+    for (int64_t p = 0; backward && p < parts; ++p) {
+      for (size_t i = 0; i < kept; ++i) sums[i] += partial[static_cast<size_t>(p) * kept + i];
+    }
+  }
+
+  void run() const {
+    if (total == 0) return;
+    if (channels.count > 1 && channels.stride < 64) {
+      by_rows();
+    } else {
+      by_runs();
+    }
+  }
+};
+
+// x, and before it grad, dense and laid out alike; parameters with one value, or one per place along one and the same
+// dimension of x.
+static void learned(const Entry& entry, bool backward, StableIValue* stack) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  const int first = backward ? 2 : 1;
+  std::vector<Tensor> inputs, parameters;
+  for (int t = 0; t < first; ++t) inputs.push_back(to<Tensor>(stack[t]));
+  const Tensor& x = inputs.back();
+  const int kind = kind_of(x);
+  STD_TORCH_CHECK(kind >= 0 && kind_of(inputs[0]) == kind, "softknee::", entry.name, "_learned takes one of four dtypes");
+  const std::vector<int64_t> shape = broadcast(std::array<const Tensor*, 1>{&x}.data(), 1);
+  const auto order = order_of(x, shape);
+  bool alike = dense_in(x, shape, order) && inputs[0].dim() == x.dim();
+  for (int64_t d = 0; alike && d < x.dim(); ++d) alike = inputs[0].size(d) == x.size(d);
+  STD_TORCH_CHECK(alike && dense_in(inputs[0], shape, order), "softknee::", entry.name, "_learned: x and grad must be dense and alike");
+  Channels channels;
+  channels.stride = std::max<int64_t>(1, x.numel());
+  double scalars[8];
+  for (int p = 0; p < entry.parameters; ++p) {
+    if (!(entry.learned >> p & 1)) {
+      scalars[p] = to<double>(stack[first + p]);
+      continue;
+    }
+    parameters.push_back(to<Tensor>(stack[first + p]));
+    const Tensor& parameter = parameters.back();
+    STD_TORCH_CHECK(kind_of(parameter) >= 0 && parameter.dim() <= x.dim(), "softknee::", entry.name, ": a parameter does not fit");
+    for (int64_t d = 0; d < parameter.dim(); ++d) {
+      if (parameter.size(d) == 1) continue;
+      const int64_t at = x.dim() - parameter.dim() + d;
+      const bool same = channels.count == 1 || (channels.count == x.size(at) && channels.stride == x.stride(at));
+      STD_TORCH_CHECK(same && parameter.size(d) == x.size(at), "softknee::", entry.name, ": a parameter does not fit");
+      channels = {x.size(at), x.stride(at)};
+    }
+  }
+  int32_t device = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  std::vector<Tensor> results{empty(x, shape, order)};
+  for (const Tensor& parameter : parameters) {
+    if (!backward) break;
+    const std::vector<int64_t> own = broadcast(std::array<const Tensor*, 1>{&parameter}.data(), 1);
+    std::vector<size_t> plain(own.size());
+    for (size_t d = 0; d < plain.size(); ++d) plain[d] = d;
+    results.push_back(empty(parameter, own, plain));
+  }
+  if (device == aoti_torch_device_type_cpu()) {
+    std::vector<double> values(static_cast<size_t>(channels.count * entry.parameters));
+    for (int64_t c = 0; c < channels.count; ++c) {
+      for (int p = 0, t = 0; p < entry.parameters; ++p) {
+        values[static_cast<size_t>(c * entry.parameters + p)] =
+            entry.learned >> p & 1 ? number(parameters[static_cast<size_t>(t++)], c) : scalars[p];
+      }
+    }
+    std::vector<double> sums(backward ? parameters.size() * static_cast<size_t>(channels.count) : 0);
+    const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
+    const auto pass = [&](auto real, int bytes) {
+      Pass<decltype(real)> pass{entry, loops, backward, bytes, x.numel(), channels, values.data(), {}, {}, sums.data()};
+      for (size_t t = 0; t < inputs.size(); ++t) pass.inputs[t] = static_cast<const char*>(inputs[t].const_data_ptr());
+      pass.output = static_cast<char*>(results[0].mutable_data_ptr());
+      pass.run();
+    };
+    if (kind == float64) {
+      pass(0.0, 8);
+    } else {
+      pass(0.0f, kind == float32 ? 4 : 2);
+    }
+    for (size_t t = 0; backward && t < parameters.size(); ++t) {
+      const Tensor& parameter = parameters[t];
+      const int64_t count = parameter.numel();
+      const double* all = &sums[t * static_cast<size_t>(channels.count)];
+      as_numbers(kind_of(parameter), [&](auto* type) {
+        using N = std::remove_pointer_t<decltype(type)>;
+        N* to = static_cast<N*>(results[1 + t].mutable_data_ptr());
+        if (count == 1) {
+          double sum = 0.0;
+          for (int64_t c = 0; c < channels.count; ++c) sum += all[c];
+          *to = static_cast<N>(sum);
+        } else {
+          for (int64_t c = 0; c < count; ++c) to[c] = static_cast<N>(all[c]);
+        }
+      });
+    }
+  }
+  for (size_t t = 0; t < results.size(); ++t) stack[t] = from(results[t]);
+}
+
 // --- operators ------------------------------------------------------------------------------------------------------
 
 enum Form { forward_form, out_form, backward_form };
@@ -308,7 +582,7 @@ enum Form { forward_form, out_form, backward_form };
 static void compute(const Entry& entry, Form form, const Tensor* const* inputs, int count, const double* values,
                     Tensor* outputs, int written) {
   const int kind = kind_of(*inputs[0]);
-  STD_TORCH_CHECK(kind >= 0, "softknee::", entry.name, " takes float32, float16 or bfloat16; convert the input");
+  STD_TORCH_CHECK(kind >= 0, "softknee::", entry.name, " takes float64, float32, float16 or bfloat16; convert the input");
   for (int t = 1; t < count; ++t) {
     STD_TORCH_CHECK(kind_of(*inputs[t]) == kind, "softknee::", entry.name, ": the inputs must have one dtype");
   }
@@ -330,14 +604,20 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
   if (device != aoti_torch_device_type_cpu()) return;  // a meta tensor has a shape and no values
   const Walk w = walk(inputs, count, shape, order);
   if (w.elements == 0) return;
-  float uniforms[parameters::most_uniforms];
-  entry.uniforms(values, uniforms);
+  float floats[parameters::most_uniforms];
+  double doubles[parameters::most_uniforms];
+  if (kind == float64) {
+    entry.doubles(values, doubles);
+  } else {
+    entry.floats(values, floats);
+  }
   const void* from[most];
   void* to[2];
   for (int t = 0; t < count; ++t) from[t] = inputs[t]->const_data_ptr();
   for (int o = 0; o < written; ++o) to[o] = outputs[o].mutable_data_ptr();
-  const Loops& loops = isa().loops[&entry - parameters::entries];
-  run(w, kind, from, to, written, (form == backward_form ? loops.backward : loops.forward)[kind], uniforms);
+  const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
+  Loop* loop = form == backward_form ? loops.backward : loops.forward;
+  run(w, kind, from, to, written, loop, kind == float64 ? static_cast<const void*>(doubles) : floats);
 }
 
 static void boxed(const Entry& entry, Form form, StableIValue* stack) {
@@ -368,11 +648,17 @@ static void kernel(StableIValue* stack, uint64_t, uint64_t) {
   boxed(parameters::entries[index], form, stack);
 }
 
+template <int index, bool backward>
+static void learned_kernel(StableIValue* stack, uint64_t, uint64_t) {
+  learned(parameters::entries[index], backward, stack);
+}
+
 typedef void Boxed(StableIValue*, uint64_t, uint64_t);
 
 template <int... index>
-static std::array<std::array<Boxed*, 3>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
-  return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>}...}};
+static std::array<std::array<Boxed*, 5>, sizeof...(index)> kernels_of(std::integer_sequence<int, index...>) {
+  return {{{kernel<index, forward_form>, kernel<index, out_form>, kernel<index, backward_form>,
+            learned_kernel<index, false>, learned_kernel<index, true>}...}};
 }
 
 }  // namespace softknee
@@ -396,11 +682,21 @@ __attribute__((visibility("default"))) int softknee_register(const char* name) {
     definitions.def((base + "(" + inputs + own + ") -> Tensor").c_str());
     definitions.def((base + ".out(" + inputs + own + ", *, Tensor(a!) out) -> ()").c_str());
     definitions.def((base + "_backward(Tensor grad, " + inputs + own + ") -> " + both).c_str());
+    if (entry.learned) {
+      std::string gradients = "(Tensor";
+      for (int rest = entry.learned; rest; rest &= rest - 1) gradients += ", Tensor";
+      definitions.def((base + "_learned(Tensor x" + entry.tensors + ") -> Tensor").c_str());
+      definitions.def((base + "_learned_backward(Tensor grad, Tensor x" + entry.tensors + ") -> " + gradients + ")").c_str());
+    }
     for (const char* key : {"CPU", "Meta"}) {
       auto& library = *new StableLibrary(StableLibrary::Kind::IMPL, "softknee", key, __FILE__, __LINE__);
       library.impl(base.c_str(), kernels[i][forward_form]);
       library.impl((base + ".out").c_str(), kernels[i][out_form]);
       library.impl((base + "_backward").c_str(), kernels[i][backward_form]);
+      if (entry.learned) {
+        library.impl((base + "_learned").c_str(), kernels[i][3]);
+        library.impl((base + "_learned_backward").c_str(), kernels[i][4]);
+      }
     }
     return 0;
   }

@@ -13,7 +13,11 @@
 namespace softknee {
 namespace SOFTKNEE_ISA {
 
+typedef float real;
 constexpr float infinity = __builtin_inff();
+// What rounding a number leaves, and of two numbers the one that is a float: for a comparison, rounded in one direction.
+constexpr float rest(double x) { return static_cast<float>(x - static_cast<float>(x)); }
+constexpr float bound(double near, double) { return static_cast<float>(near); }
 // Beyond ±200, exp of the argument is 0 or ∞ whatever float32 it is multiplied by: 2⁻²⁸⁸·2¹²⁸ < 2⁻¹⁵⁰.
 constexpr float farthest = 200.0f;
 
@@ -46,7 +50,9 @@ struct Pair {
 template <class T>
 struct Arithmetic {
   using Wide = V;
+  static SOFTKNEE_INLINE V wide(double x) { return V(static_cast<float>(x)); }
   static SOFTKNEE_INLINE V wide(float hi, float) { return V(hi); }
+  static SOFTKNEE_INLINE V wide(V hi, V) { return hi; }
   static SOFTKNEE_INLINE V product(V a, V b) { return a * b; }
   static SOFTKNEE_INLINE V sum(V a, V b) { return a + b; }
   static SOFTKNEE_INLINE V high(V a) { return a; }
@@ -61,7 +67,9 @@ struct Arithmetic {
 template <>
 struct Arithmetic<float> {
   using Wide = Pair;
+  static SOFTKNEE_INLINE Pair wide(double x) { return Pair(V(static_cast<float>(x)), V(rest(x))); }
   static SOFTKNEE_INLINE Pair wide(float hi, float lo) { return Pair(V(hi), V(lo)); }
+  static SOFTKNEE_INLINE Pair wide(V hi, V lo) { return Pair(hi, lo); }
   static SOFTKNEE_INLINE Pair product(V a, V b) {
     const V hi = a * b;
     return Pair(hi, fma(a, b, -hi));

@@ -5,19 +5,22 @@
 namespace softknee {
 namespace parameters {
 
-static void prelu_uniforms(const double* p, float* u) {
+template <class R>
+static void prelu_uniforms(const double* p, R* u) {
   const double weight = p[0];
   value(weight, u + 0);
 }
 
-static void swish_uniforms(const double* p, float* u) {
+template <class R>
+static void swish_uniforms(const double* p, R* u) {
   const double beta = p[0];
   value(beta, u + 0);
   value((0.25 * beta), u + 2);
   value((2.0 * (0.5 * beta)), u + 4);
 }
 
-static void xielu_uniforms(const double* p, float* u) {
+template <class R>
+static void xielu_uniforms(const double* p, R* u) {
   const double alpha_p = p[0];
   const double alpha_n = p[1];
   const double beta = p[2];
@@ -28,25 +31,33 @@ static void xielu_uniforms(const double* p, float* u) {
   value((beta + softplus(alpha_n)), u + 6);
   value(eps, u + 8);
   down(eps, u + 10);
+  value(alpha_p, u + 11);
+  value(alpha_n, u + 13);
 }
 
-static void relu_uniforms(const double*, float*) {}
+template <class R>
+static void relu_uniforms(const double*, R*) {}
 
-static void relu6_uniforms(const double*, float*) {}
+template <class R>
+static void relu6_uniforms(const double*, R*) {}
 
-static void relu2_uniforms(const double*, float*) {}
+template <class R>
+static void relu2_uniforms(const double*, R*) {}
 
-static void leaky_relu_uniforms(const double* p, float* u) {
+template <class R>
+static void leaky_relu_uniforms(const double* p, R* u) {
   const double negative_slope = p[0];
   value(negative_slope, u + 0);
 }
 
-static void thresholded_relu_uniforms(const double* p, float* u) {
+template <class R>
+static void thresholded_relu_uniforms(const double* p, R* u) {
   const double threshold = p[0];
   down(threshold, u + 0);
 }
 
-static void hardtanh_uniforms(const double* p, float* u) {
+template <class R>
+static void hardtanh_uniforms(const double* p, R* u) {
   const double min_val = p[0];
   const double max_val = p[1];
   down(min_val, u + 0);
@@ -55,42 +66,53 @@ static void hardtanh_uniforms(const double* p, float* u) {
   value(max_val, u + 4);
 }
 
-static void elu_uniforms(const double* p, float* u) {
+template <class R>
+static void elu_uniforms(const double* p, R* u) {
   const double alpha = p[0];
   value(alpha, u + 0);
 }
 
-static void celu_uniforms(const double* p, float* u) {
+template <class R>
+static void celu_uniforms(const double* p, R* u) {
   const double alpha = p[0];
   value(alpha, u + 0);
   value((1.0 / alpha), u + 2);
   value((alpha / alpha), u + 4);
 }
 
-static void selu_uniforms(const double*, float*) {}
+template <class R>
+static void selu_uniforms(const double*, R*) {}
 
-static void hardswish_uniforms(const double*, float*) {}
+template <class R>
+static void hardswish_uniforms(const double*, R*) {}
 
-static void hardshrink_uniforms(const double* p, float* u) {
+template <class R>
+static void hardshrink_uniforms(const double* p, R* u) {
   const double lambd = p[0];
   down(lambd, u + 0);
 }
 
-static void softshrink_uniforms(const double* p, float* u) {
+template <class R>
+static void softshrink_uniforms(const double* p, R* u) {
   const double lambd = p[0];
   down(lambd, u + 0);
   value(lambd, u + 1);
 }
 
-static void tanhshrink_uniforms(const double*, float*) {}
+template <class R>
+static void tanhshrink_uniforms(const double*, R*) {}
 
-static void sigmoid_uniforms(const double*, float*) {}
+template <class R>
+static void sigmoid_uniforms(const double*, R*) {}
 
-static void hardsigmoid_uniforms(const double*, float*) {}
+template <class R>
+static void hardsigmoid_uniforms(const double*, R*) {}
 
-static void tanh_uniforms(const double*, float*) {}
+template <class R>
+static void tanh_uniforms(const double*, R*) {}
 
-static void softcap_uniforms(const double* p, float* u) {
+template <class R>
+static void softcap_uniforms(const double* p, R* u) {
   const double cap = p[0];
   up((1e-09 * cap), u + 0);
   value(cap, u + 1);
@@ -98,9 +120,11 @@ static void softcap_uniforms(const double* p, float* u) {
   value((2.0 * (1.0 / cap)), u + 5);
 }
 
-static void softsign_uniforms(const double*, float*) {}
+template <class R>
+static void softsign_uniforms(const double*, R*) {}
 
-static void laplace_uniforms(const double* p, float* u) {
+template <class R>
+static void laplace_uniforms(const double* p, R* u) {
   const double mu = p[0];
   const double sigma = p[1];
   value((-1.0 * ((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951)))), u + 0);
@@ -109,17 +133,23 @@ static void laplace_uniforms(const double* p, float* u) {
   value((0.5641895835477563 * (0.7071067811865475 * (1.0 / sigma))), u + 6);
 }
 
-static void silu_uniforms(const double*, float*) {}
+template <class R>
+static void silu_uniforms(const double*, R*) {}
 
-static void gelu_uniforms(const double*, float*) {}
+template <class R>
+static void gelu_uniforms(const double*, R*) {}
 
-static void gelu_tanh_uniforms(const double*, float*) {}
+template <class R>
+static void gelu_tanh_uniforms(const double*, R*) {}
 
-static void quick_gelu_uniforms(const double*, float*) {}
+template <class R>
+static void quick_gelu_uniforms(const double*, R*) {}
 
-static void mish_uniforms(const double*, float*) {}
+template <class R>
+static void mish_uniforms(const double*, R*) {}
 
-static void softplus_uniforms(const double* p, float* u) {
+template <class R>
+static void softplus_uniforms(const double* p, R* u) {
   const double beta = p[0];
   const double threshold = p[1];
   down(threshold, u + 0);
@@ -128,27 +158,36 @@ static void softplus_uniforms(const double* p, float* u) {
   value((beta / beta), u + 5);
 }
 
-static void logsigmoid_uniforms(const double*, float*) {}
+template <class R>
+static void logsigmoid_uniforms(const double*, R*) {}
 
-static void sqrt_softplus_uniforms(const double*, float*) {}
+template <class R>
+static void sqrt_softplus_uniforms(const double*, R*) {}
 
-static void squareplus_uniforms(const double* p, float* u) {
+template <class R>
+static void squareplus_uniforms(const double* p, R* u) {
   const double b = p[0];
   value((0.25 * b), u + 0);
   value(b, u + 2);
 }
 
-static void sparse_plus_uniforms(const double*, float*) {}
+template <class R>
+static void sparse_plus_uniforms(const double*, R*) {}
 
-static void glu_uniforms(const double*, float*) {}
+template <class R>
+static void glu_uniforms(const double*, R*) {}
 
-static void reglu_uniforms(const double*, float*) {}
+template <class R>
+static void reglu_uniforms(const double*, R*) {}
 
-static void geglu_uniforms(const double*, float*) {}
+template <class R>
+static void geglu_uniforms(const double*, R*) {}
 
-static void swiglu_uniforms(const double*, float*) {}
+template <class R>
+static void swiglu_uniforms(const double*, R*) {}
 
-static void swiglu_oai_uniforms(const double* p, float* u) {
+template <class R>
+static void swiglu_oai_uniforms(const double* p, R* u) {
   const double alpha = p[0];
   const double limit = p[1];
   value(limit, u + 0);
@@ -160,7 +199,8 @@ static void swiglu_oai_uniforms(const double* p, float* u) {
   up((-limit), u + 11);
 }
 
-static void swiglu_clamped_uniforms(const double* p, float* u) {
+template <class R>
+static void swiglu_clamped_uniforms(const double* p, R* u) {
   const double limit = p[0];
   value(limit, u + 0);
   value((-limit), u + 2);
@@ -168,7 +208,8 @@ static void swiglu_clamped_uniforms(const double* p, float* u) {
   up((-limit), u + 5);
 }
 
-static void situ_glu_uniforms(const double* p, float* u) {
+template <class R>
+static void situ_glu_uniforms(const double* p, R* u) {
   const double gate_cap = p[0];
   const double up_cap = p[1];
   up((1e-09 * gate_cap), u + 0);
@@ -181,48 +222,48 @@ static void situ_glu_uniforms(const double* p, float* u) {
   value((2.0 * (1.0 / up_cap)), u + 12);
 }
 
-constexpr int most_uniforms = 14;
+constexpr int most_uniforms = 15;
 
 static const Entry entries[] = {
-    {"prelu", 1, 1, ", float weight", prelu_uniforms},
-    {"swish", 1, 1, ", float beta", swish_uniforms},
-    {"xielu", 1, 4, ", float alpha_p, float alpha_n, float beta, float eps", xielu_uniforms},
-    {"relu", 1, 0, "", relu_uniforms},
-    {"relu6", 1, 0, "", relu6_uniforms},
-    {"relu2", 1, 0, "", relu2_uniforms},
-    {"leaky_relu", 1, 1, ", float negative_slope", leaky_relu_uniforms},
-    {"thresholded_relu", 1, 1, ", float threshold", thresholded_relu_uniforms},
-    {"hardtanh", 1, 2, ", float min_val, float max_val", hardtanh_uniforms},
-    {"elu", 1, 1, ", float alpha", elu_uniforms},
-    {"celu", 1, 1, ", float alpha", celu_uniforms},
-    {"selu", 1, 0, "", selu_uniforms},
-    {"hardswish", 1, 0, "", hardswish_uniforms},
-    {"hardshrink", 1, 1, ", float lambd", hardshrink_uniforms},
-    {"softshrink", 1, 1, ", float lambd", softshrink_uniforms},
-    {"tanhshrink", 1, 0, "", tanhshrink_uniforms},
-    {"sigmoid", 1, 0, "", sigmoid_uniforms},
-    {"hardsigmoid", 1, 0, "", hardsigmoid_uniforms},
-    {"tanh", 1, 0, "", tanh_uniforms},
-    {"softcap", 1, 1, ", float cap", softcap_uniforms},
-    {"softsign", 1, 0, "", softsign_uniforms},
-    {"laplace", 1, 2, ", float mu, float sigma", laplace_uniforms},
-    {"silu", 1, 0, "", silu_uniforms},
-    {"gelu", 1, 0, "", gelu_uniforms},
-    {"gelu_tanh", 1, 0, "", gelu_tanh_uniforms},
-    {"quick_gelu", 1, 0, "", quick_gelu_uniforms},
-    {"mish", 1, 0, "", mish_uniforms},
-    {"softplus", 1, 2, ", float beta, float threshold", softplus_uniforms},
-    {"logsigmoid", 1, 0, "", logsigmoid_uniforms},
-    {"sqrt_softplus", 1, 0, "", sqrt_softplus_uniforms},
-    {"squareplus", 1, 1, ", float b", squareplus_uniforms},
-    {"sparse_plus", 1, 0, "", sparse_plus_uniforms},
-    {"glu", 2, 0, "", glu_uniforms},
-    {"reglu", 2, 0, "", reglu_uniforms},
-    {"geglu", 2, 0, "", geglu_uniforms},
-    {"swiglu", 2, 0, "", swiglu_uniforms},
-    {"swiglu_oai", 2, 2, ", float alpha, float limit", swiglu_oai_uniforms},
-    {"swiglu_clamped", 2, 1, ", float limit", swiglu_clamped_uniforms},
-    {"situ_glu", 2, 2, ", float gate_cap, float up_cap", situ_glu_uniforms},
+    {"prelu", 1, 1, ", float weight", 2, prelu_uniforms<float>, prelu_uniforms<double>, 1, ", Tensor weight"},
+    {"swish", 1, 1, ", float beta", 6, swish_uniforms<float>, swish_uniforms<double>, 1, ", Tensor beta"},
+    {"xielu", 1, 4, ", float alpha_p, float alpha_n, float beta, float eps", 15, xielu_uniforms<float>, xielu_uniforms<double>, 3, ", Tensor alpha_p, Tensor alpha_n, float beta, float eps"},
+    {"relu", 1, 0, "", 0, relu_uniforms<float>, relu_uniforms<double>, 0, ""},
+    {"relu6", 1, 0, "", 0, relu6_uniforms<float>, relu6_uniforms<double>, 0, ""},
+    {"relu2", 1, 0, "", 0, relu2_uniforms<float>, relu2_uniforms<double>, 0, ""},
+    {"leaky_relu", 1, 1, ", float negative_slope", 2, leaky_relu_uniforms<float>, leaky_relu_uniforms<double>, 0, ""},
+    {"thresholded_relu", 1, 1, ", float threshold", 1, thresholded_relu_uniforms<float>, thresholded_relu_uniforms<double>, 0, ""},
+    {"hardtanh", 1, 2, ", float min_val, float max_val", 6, hardtanh_uniforms<float>, hardtanh_uniforms<double>, 0, ""},
+    {"elu", 1, 1, ", float alpha", 2, elu_uniforms<float>, elu_uniforms<double>, 0, ""},
+    {"celu", 1, 1, ", float alpha", 6, celu_uniforms<float>, celu_uniforms<double>, 0, ""},
+    {"selu", 1, 0, "", 0, selu_uniforms<float>, selu_uniforms<double>, 0, ""},
+    {"hardswish", 1, 0, "", 0, hardswish_uniforms<float>, hardswish_uniforms<double>, 0, ""},
+    {"hardshrink", 1, 1, ", float lambd", 1, hardshrink_uniforms<float>, hardshrink_uniforms<double>, 0, ""},
+    {"softshrink", 1, 1, ", float lambd", 3, softshrink_uniforms<float>, softshrink_uniforms<double>, 0, ""},
+    {"tanhshrink", 1, 0, "", 0, tanhshrink_uniforms<float>, tanhshrink_uniforms<double>, 0, ""},
+    {"sigmoid", 1, 0, "", 0, sigmoid_uniforms<float>, sigmoid_uniforms<double>, 0, ""},
+    {"hardsigmoid", 1, 0, "", 0, hardsigmoid_uniforms<float>, hardsigmoid_uniforms<double>, 0, ""},
+    {"tanh", 1, 0, "", 0, tanh_uniforms<float>, tanh_uniforms<double>, 0, ""},
+    {"softcap", 1, 1, ", float cap", 7, softcap_uniforms<float>, softcap_uniforms<double>, 0, ""},
+    {"softsign", 1, 0, "", 0, softsign_uniforms<float>, softsign_uniforms<double>, 0, ""},
+    {"laplace", 1, 2, ", float mu, float sigma", 8, laplace_uniforms<float>, laplace_uniforms<double>, 0, ""},
+    {"silu", 1, 0, "", 0, silu_uniforms<float>, silu_uniforms<double>, 0, ""},
+    {"gelu", 1, 0, "", 0, gelu_uniforms<float>, gelu_uniforms<double>, 0, ""},
+    {"gelu_tanh", 1, 0, "", 0, gelu_tanh_uniforms<float>, gelu_tanh_uniforms<double>, 0, ""},
+    {"quick_gelu", 1, 0, "", 0, quick_gelu_uniforms<float>, quick_gelu_uniforms<double>, 0, ""},
+    {"mish", 1, 0, "", 0, mish_uniforms<float>, mish_uniforms<double>, 0, ""},
+    {"softplus", 1, 2, ", float beta, float threshold", 7, softplus_uniforms<float>, softplus_uniforms<double>, 0, ""},
+    {"logsigmoid", 1, 0, "", 0, logsigmoid_uniforms<float>, logsigmoid_uniforms<double>, 0, ""},
+    {"sqrt_softplus", 1, 0, "", 0, sqrt_softplus_uniforms<float>, sqrt_softplus_uniforms<double>, 0, ""},
+    {"squareplus", 1, 1, ", float b", 4, squareplus_uniforms<float>, squareplus_uniforms<double>, 0, ""},
+    {"sparse_plus", 1, 0, "", 0, sparse_plus_uniforms<float>, sparse_plus_uniforms<double>, 0, ""},
+    {"glu", 2, 0, "", 0, glu_uniforms<float>, glu_uniforms<double>, 0, ""},
+    {"reglu", 2, 0, "", 0, reglu_uniforms<float>, reglu_uniforms<double>, 0, ""},
+    {"geglu", 2, 0, "", 0, geglu_uniforms<float>, geglu_uniforms<double>, 0, ""},
+    {"swiglu", 2, 0, "", 0, swiglu_uniforms<float>, swiglu_uniforms<double>, 0, ""},
+    {"swiglu_oai", 2, 2, ", float alpha, float limit", 12, swiglu_oai_uniforms<float>, swiglu_oai_uniforms<double>, 0, ""},
+    {"swiglu_clamped", 2, 1, ", float limit", 6, swiglu_clamped_uniforms<float>, swiglu_clamped_uniforms<double>, 0, ""},
+    {"situ_glu", 2, 2, ", float gate_cap, float up_cap", 14, situ_glu_uniforms<float>, situ_glu_uniforms<double>, 0, ""},
 };
 
 constexpr int count = 39;

@@ -50,10 +50,15 @@ format: install  ## mend what lint and format can mend
 accuracy: install  ## how exact every path of every activation is (5 minutes); writes accuracy.json and docs/accuracy.md
 	@$(BIN)/python tools/accuracy.py
 
+exhaustive: install  ## all 2³² float32 inputs of every kernel, f and f′ (1 hour, goes on after Ctrl-C); writes ulp.json
+	@$(BIN)/python tools/exhaustive.py
+
 bench: install  ## import cost, cost of a call, the kernels, watch's overhead, report size, false alarms; writes benchmarks/results/
 	@$(BIN)/python benchmarks/imports.py
 	@$(BIN)/python benchmarks/calls.py
 	@$(BIN)/python benchmarks/cpu.py
+	@$(BIN)/python benchmarks/kernelize.py
+	@$(BIN)/python benchmarks/allocation.py
 	@$(BIN)/python benchmarks/watch.py
 	@$(BIN)/python benchmarks/healthy.py
 	@$(BIN)/python benchmarks/report.py
@@ -62,4 +67,4 @@ clean:  ## remove .venv, build products and caches
 	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format accuracy bench clean
+.PHONY: help install demo test check format accuracy exhaustive bench clean

@@ -16,6 +16,7 @@ import datetime
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -153,7 +154,11 @@ def sweep(keys: list[Key], state: State, jobs: int, console: Console) -> None:
 def row(key: Key, state: State, checked: float, way: str) -> dict[str, Any]:
     tally = state.total(key)
     x = torch.tensor(tally.bits, dtype=torch.int64).to(torch.int32).view(torch.float32).item()
-    found = tally.to_dict() | {"bits": f"0x{tally.bits:08x}", "x": repr(x), "ulp": round(tally.ulp + 5e-5, 4)}
+    found = tally.to_dict() | {
+        "bits": f"0x{tally.bits:08x}",
+        "x": repr(x),
+        "ulp": math.ceil(1e4 * tally.ulp) / 1e4 if math.isfinite(tally.ulp) else str(tally.ulp),
+    }
     if tally.wrong_bits is not None:
         found["wrong_bits"] = f"0x{tally.wrong_bits:08x}"
     return found | {"oracle": way, "oracle apart": float(f"{checked:.2g}")}
@@ -212,8 +217,9 @@ def main() -> int:
     for (name, order), (way, apart) in checks.items():
         found = row((name, order), state, apart, way)
         entries.setdefault(name, {})[ORDERS[order]] = found
-        console.print(f"{name:18} {ORDERS[order]:3} {found['ulp']:9.4f} ULPs at {found['x']} ({found['bits']}), "
-                      f"{found['above']} above {ulp.MANY:g}, {found['wrong']} of the wrong kind")  # fmt: skip
+        counts = f"{found['above']} above {ulp.MANY:g}, {found['wrong']} of the wrong kind"
+        where = f"{found['x']} ({found['bits']})"
+        console.print(f"{name:18} {ORDERS[order]:3} {found['ulp']!s:>8} ULPs at {where}, {counts}", soft_wrap=True)
     result = {
         "unit": "f: ulp(f) where the true value is normal; f′: ulp(max(|f′|, 2⁻⁴))",
         "inputs": "all 2³² of float32",

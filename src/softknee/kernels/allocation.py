@@ -158,7 +158,7 @@ def _fill_the_cache(library: ctypes.CDLL) -> None:
     """Leaves no room in glibc's cache of small blocks for the scraps that aligning a large one cuts off.
 
     A cached scrap is not merged with its freed neighbour, which then is that much too small for the next tensor of the
-    same size: outputs of 64 MiB took seven places in turn before the first was used again, now one.
+    same size: outputs of 64 MiB took seven places in turn before the first was used again, now mostly one.
     """
     library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     blocks = [library.malloc(size) for size in range(24, 256, 16) for _ in range(8)]

@@ -50,11 +50,16 @@ format: install  ## mend what lint and format can mend
 accuracy: install  ## how exact every path of every activation is (5 minutes); writes accuracy.json and docs/accuracy.md
 	@$(BIN)/python tools/accuracy.py
 
-bench: install  ## import cost, cost of a call, the kernels, softmax, watch's overhead, report size, false alarms; writes benchmarks/results/
+exhaustive: install  ## all 2³² float32 inputs of every kernel, f and f′ (1 hour, goes on after Ctrl-C); writes ulp.json
+	@$(BIN)/python tools/exhaustive.py
+
+bench: install  ## import cost, cost of a call, the kernels, softmax, kernelize, watch's overhead, report size, false alarms; writes benchmarks/results/
 	@$(BIN)/python benchmarks/imports.py
 	@$(BIN)/python benchmarks/calls.py
-	@$(BIN)/python benchmarks/cpu.py
 	@$(BIN)/python benchmarks/softmax.py
+	@$(BIN)/python benchmarks/cpu.py
+	@$(BIN)/python benchmarks/kernelize.py
+	@$(BIN)/python benchmarks/allocation.py
 	@$(BIN)/python benchmarks/watch.py
 	@$(BIN)/python benchmarks/healthy.py
 	@$(BIN)/python benchmarks/report.py
@@ -63,4 +68,4 @@ clean:  ## remove .venv, build products and caches
 	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format accuracy bench clean
+.PHONY: help install demo test check format accuracy exhaustive bench clean

@@ -29,6 +29,7 @@ _HOME = {
     "watch": "diagnosis",
     "Kernelization": "kernelization",
     "kernelize": "kernelization",
+    "keep_pages": "kernels.allocation",
     "Comparison": "verification",
     "Dataset": "verification",
     "Run": "verification",

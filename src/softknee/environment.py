@@ -38,7 +38,7 @@ def environment() -> dict[str, Any]:
 
     import softknee
 
-    from .kernels import cpu
+    from .kernels import allocation, cpu
 
     missing = {extra: [d for d in names if version(d) is None] for extra, names in EXTRAS.items()}
     return {
@@ -55,5 +55,6 @@ def environment() -> dict[str, Any]:
             for extra, names in missing.items()
         },
         "kernels": cpu.described(),
+        "freed pages": allocation.described(),
         "paths": "the fastest that is exact: compiled kernel, PyTorch's op, table of a half precision, composite",
     }

@@ -851,7 +851,7 @@ __attribute__((visibility("default"))) int softknee_register(const char* name) {
       const Form form = static_cast<Form>(f);
       if (form == backward_out_form ? entry.inputs != 2 : form >= learned_form && !entry.learned) continue;
       const std::string schema = schema_of(entry, form);
-      for (const bool own : {true, false}) {
+      for (const bool own : {false, true}) {  // the first is what a call without an overload takes
         const std::string overload = overload_of(form, own);
         const std::string full = name_of(entry, form) + (overload.empty() ? "" : "." + overload);
         definitions.def((full + schema).c_str());

@@ -4,9 +4,9 @@ python tools/exhaustive.py                    sweep what is not swept yet, and w
 python tools/exhaustive.py --jobs 1 silu mish only these, one process; the others keep their figures
 python tools/exhaustive.py --afresh           forget what a former run swept
 
-Ctrl-C keeps what is done: `build/ulp.json` holds every finished part, until the kernels, the definitions or the
-versions change. The unit and what is counted: `softknee.kernels.ulp`. The oracle is checked on a sample first, and a
-function where that fails is not swept; then the exit code is 1.
+Ctrl-C keeps what is done: `build/ulp.json` holds every finished part, until its kernel, its definition or the versions
+change. The unit and what is counted: `softknee.kernels.ulp`. The oracle is checked on a sample first, and a function
+where that fails is not swept; then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import softknee
+from softknee.backends.cpp import code
 from softknee.environment import processor
 from softknee.errors import InputError
+from softknee.expression import emit
 from softknee.files import write_whole
 from softknee.kernels import cpu, ulp
 from softknee.kernels.paths import ORDERS
@@ -68,48 +70,55 @@ def swept(name: str, order: int, part: int) -> tuple[dict[str, Any], float]:
     return tally.to_dict(), time.perf_counter() - began
 
 
-def fingerprint() -> str:
-    """Of everything that a figure depends on: kernels, definitions, this judgement, PyTorch, processor."""
-    package = Path(softknee.__file__).parent
-    sources = sorted(
-        path for folder in ("catalog", "expression", "backends") for path in (package / folder).rglob("*.py")
-    )
+@functools.cache
+def fingerprint(name: str) -> str:
+    """Of everything that the figures of a function depend on: its kernels and their primitives, its definition, the
+    judgement, PyTorch, processor."""
+    activation, folder = softknee.get(name), Path(cpu.__file__).parent
+    emitted = code(activation)
+    shared = ("math.h", "polynomials.h", "loops.h", "double.h", f"simd_{cpu.isa()}.h", "simd_partial.h")
     found = hashlib.sha256(f"{torch.__version__} {processor()} {cpu.isa()}".encode())
-    for path in [cpu.LIBRARY, Path(ulp.__file__), *sources]:
+    for text in (emitted.functor, emitted.uniforms, emit([activation.expression], "forward", activation.names)):
+        found.update(text.encode())
+    for path in [*(folder / each for each in shared), Path(ulp.__file__)]:
         found.update(path.read_bytes())
     return found.hexdigest()
 
 
 class State:
-    """The parts that are done, kept in `STATE`."""
+    """The parts that are done, kept in `STATE`: by function and order, as long as their fingerprint holds."""
 
     def __init__(self, afresh: bool) -> None:
-        self.of = fingerprint()
-        self.parts: dict[str, dict[str, Any]] = {}
+        self.kept: dict[str, dict[str, Any]] = {}
         self._written = time.monotonic()
         if STATE.exists() and not afresh:
             try:
-                kept = json.loads(STATE.read_text())
-                if kept["of"] == self.of:
-                    self.parts = kept["parts"]
-            except (ValueError, KeyError, TypeError):
+                self.kept = {
+                    str(key): {"of": k["of"], "parts": k["parts"]} for key, k in json.loads(STATE.read_text()).items()
+                }
+            except (ValueError, KeyError, TypeError, AttributeError):
                 print(f"{STATE} is not readable and is begun anew", file=sys.stderr)
 
+    def of(self, key: Key) -> dict[str, dict[str, Any]]:
+        word, now = f"{key[0]} {key[1]}", fingerprint(key[0])
+        if self.kept.get(word, {}).get("of") != now:
+            self.kept[word] = {"of": now, "parts": {}}
+        return self.kept[word]["parts"]
+
     def add(self, key: Key, part: int, tally: dict[str, Any]) -> None:
-        self.parts.setdefault(f"{key[0]} {key[1]}", {})[str(part)] = tally
+        self.of(key)[str(part)] = tally
         if time.monotonic() > self._written + 5:
             self.write()
 
     def write(self) -> None:
-        write_whole(STATE, json.dumps({"of": self.of, "parts": self.parts}))
+        write_whole(STATE, json.dumps(self.kept))
         self._written = time.monotonic()
 
     def missing(self, key: Key) -> list[int]:
-        done = self.parts.get(f"{key[0]} {key[1]}", {})
-        return [part for part in range(PARTS) if str(part) not in done]
+        return [part for part in range(PARTS) if str(part) not in self.of(key)]
 
     def total(self, key: Key) -> Tally:
-        return sum((Tally(**tally) for tally in self.parts[f"{key[0]} {key[1]}"].values()), Tally())
+        return sum((Tally(**tally) for tally in self.of(key).values()), Tally())
 
 
 def sweep(keys: list[Key], state: State, jobs: int, console: Console) -> None:

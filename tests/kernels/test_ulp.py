@@ -170,7 +170,7 @@ def test_a_sweep_goes_on_where_it_stopped(exhaustive, monkeypatch, tmp_path, cap
         and found["bits"] == "0x0000003f"
         and found["ulp"] == pytest.approx(63 / 32, abs=1e-4)
     )
-    monkeypatch.setattr(exhaustive, "fingerprint", lambda: "other kernels")
+    monkeypatch.setattr(exhaustive, "fingerprint", lambda name: "other kernels")
     assert exhaustive.State(False).missing(("relu", 0)) == list(range(64))
     exhaustive.STATE.write_text("{")
     assert exhaustive.State(False).missing(("relu", 0)) == list(range(64))

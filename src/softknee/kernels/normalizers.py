@@ -19,7 +19,7 @@ from . import cpu
 
 def takes(x: Tensor, dim: int | None, temperature: float | Tensor) -> bool:
     """Whether the kernels take this call."""
-    if not _dense(x) or x.dtype not in cpu.DTYPES or torch.is_autocast_enabled("cpu"):
+    if not _dense(x) or x.dtype not in cpu.ROW_DTYPES or torch.is_autocast_enabled("cpu"):
         return False
     limit = max(x.ndim, 1)
     if not isinstance(dim, int) or not -limit <= dim < limit:

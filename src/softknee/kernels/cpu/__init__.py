@@ -32,6 +32,7 @@ from ...errors import InputError
 LIBRARY = Path(__file__).parent / "_kernels.so"
 ISAS = ("avx512", "avx2", "portable")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ROW_DTYPES = DTYPES[1:]  # of normalizers
 
 
 @functools.cache
@@ -107,8 +108,9 @@ def takes(activation: Activation, dtype: torch.dtype) -> bool:
     The portable ones give the same bits without vector instructions or a fused multiply-add, at 20 to 120 ns per
     element: they are the reference, and PyTorch's ops serve such a processor better.
     """
-    found = (row_operators if activation.kind == "normalizer" else operators)(activation)
-    return dtype in DTYPES and isa() in ISAS[:2] and found is not None
+    normalizer = activation.kind == "normalizer"
+    found = (row_operators if normalizer else operators)(activation)
+    return dtype in (ROW_DTYPES if normalizer else DTYPES) and isa() in ISAS[:2] and found is not None
 
 
 def _takes(activation: Activation, arguments: tuple[Any, ...], inputs: int) -> bool:

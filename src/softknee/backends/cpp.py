@@ -112,6 +112,8 @@ class Simplifier:
             return Expr(op.replace("sech2", "sech2_half"), *args[:-1], twice)
         if op in ("erfc", "erfc_times") and (gate := self._gate(*args)) is not None:
             return gate
+        if op == "minimum" and args[0] is self.product(MINUS, args[1]):
+            return self.product(MINUS, Expr("abs", args[1]))  # which is seen to fall
         if op == "where":
             args = self._where_negative(*args)
         if op == "add":
@@ -297,7 +299,11 @@ class Emitter:
             a, b = b, a
         if self.simplify.uniform(b) and not self.single(b):
             # near a root, what rounding the number leaves is all that counts
-            return f"{self.value(a)} {INFIX[op]} {self.value(b)} {INFIX[op]} {self.rest(b)}"
+            rest = f"{INFIX[op]} {self.rest(b)}"
+            if a.op == "mul" and self.uses[a] == 1:
+                x, y = map(self.value, a.args)
+                return f"fma({x}, {y}, {'' if op == 'add' else '-'}{self.value(b)}) {rest}"
+            return f"{self.value(a)} {INFIX[op]} {self.value(b)} {rest}"
         if op == "add" and a.op == "sigmoid_times":
             a, b = b, a
         if op == "add" and b.op == "sigmoid_times" and b.args[1].op == "neg" and self.logistic[b.args[1].args[0]] > 1:

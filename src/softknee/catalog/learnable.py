@@ -34,8 +34,17 @@ def swish(x, ops, *, beta=1.0):
 ALPHA_P, ALPHA_N = math.log(math.expm1(0.8)), math.log(math.expm1(0.3))
 
 
+def _xielu_stable(x, ops, *, alpha_p, alpha_n, beta, eps):
+    # f′ has a root on the left, near which what eˣ is off by is all that counts: its product with αₙ is not rounded.
+    excess, near = ops.softplus(alpha_n), ops.minimum(eps, x)
+    left = (beta + excess) * ops.expm1(near) - excess * x
+    slope = (beta + excess) * ops.where(x > eps, 0.0, ops.exp(near)) - excess
+    return ops.where(x > 0.0, x * (ops.softplus(alpha_p) * x + beta), ops.with_slope(left, x, slope))
+
+
 @elementwise(
     source="Huang & Schlag 2024, arXiv:2411.13010",
+    stable=_xielu_stable,
     limits=(math.inf, math.inf),
     learnable=("alpha_p", "alpha_n"),
     conditions=("-inf < beta", "beta < inf"),

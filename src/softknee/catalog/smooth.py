@@ -76,13 +76,19 @@ def quick_gelu(x, ops):
 
 
 def _mish_stable(x, ops):
-    # With q = σ(−x): softplus(x) = −log q, and tanh(−log q) = (1 − q²)/(1 + q²), on the left, where 1 − q² cancels,
-    # σ(x)·(1 + q)/(1 + q²). Its derivative is 4q²·σ(x)/(1 + q²)².
-    q = ops.sigmoid(-x)
-    right, below = x > 0.0, 1.0 + q * q
-    value = x * ops.where(right, 1.0 - q * q, 1.0 + q) / below
-    slope = ops.sigmoid(x) * (1.0 + q * (1.0 + q * ((1.0 + q) + 4.0 * x))) / (below * below)
-    return ops.with_slope(ops.where(right, value, ops.sigmoid(x) * value), x, slope)
+    # With eˣ = p/r, the larger of the two 1: tanh(log(1 + eˣ)) = p·s/d, s = p + 2r, d = 2r² + p·s: no differences.
+    # The derivative is 1 on the right and (1 + x)·eˣ on the left, but for a fraction over d².
+    right, e = x > 0.0, ops.exp(ops.minimum(-x, x))
+    p, r = ops.where(right, 1.0, e), ops.where(right, e, 1.0)
+    s = p + 2.0 * r
+    d = 2.0 * r * r + p * s
+    value = x * s / d
+    w, v = 1.0 - 2.0 * x, 2.0 + 4.0 * x
+    on_right = 2.0 * r * r * (w + r * ((w + 1.0) + 2.0 * r))
+    on_left = p * (v + p * (2.0 * v + p * ((v + 1.0) + p * (1.0 + x))))
+    less = ops.where(right, on_right, on_left) / (d * d)
+    slope = ops.where(right, 1.0 - less, e * ((1.0 + x) - less))
+    return ops.with_slope(ops.where(right, value, e * value), x, slope)
 
 
 @elementwise(

@@ -62,10 +62,10 @@ def sqrt_softplus(x, ops):
 
 
 def _squareplus_stable(x, ops, *, b):
-    # Left of 0 the sum cancels: (x + r)/2 = b/2/(r − x). Far out x² and x + r overflow; there r = |x|·√(1 + b/x²).
+    # Left of 0 the sum cancels: (x + r)/2 = b/2/(r − x). Far out x² overflows; there r = |x|·√(1 + b/x²).
     # The derivative is f/r = (1 + x/r)/2, and its own b/(2r³).
     size = ops.abs(x)
-    r = ops.where(size > 1.0, size * ops.sqrt(1.0 + b / x / x), ops.sqrt(x * x + b))
+    r = ops.where(size > 1e8, size * ops.sqrt(1.0 + b / x / x), ops.sqrt(x * x + b))
     value = ops.where(x < 0.0, 0.25 * b / (0.5 * r - 0.5 * x), 0.5 * x + 0.5 * r)
     slope = ops.where(x < -1.0, value / r, 0.5 + 0.5 * x / r)
     return ops.with_slope(value, x, ops.with_slope(slope, x, 0.5 * b / r / r / r))

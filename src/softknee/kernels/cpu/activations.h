@@ -68,59 +68,56 @@ struct xielu {
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = V(u[0]) * x;
-    const V t2 = t1 + V(u[2]) + V(u[3]);
-    const V t3 = x * t2;
-    const V t4 = smaller(V(u[8]), x);
-    const V t5 = A::decay_expm1(t4);
-    const V t6 = V(u[6]) * t5;
-    const V t7 = fnma(V(u[4]), x, t6);
-    const V t8 = A::where(t0, t3, t7);
-    return t8;
+    const V t1 = fma(V(u[2]), x, V(u[0])) + V(u[1]);
+    const V t2 = x * t1;
+    const V t3 = smaller(V(u[8]), x);
+    const V t4 = A::decay_expm1(t3);
+    const V t5 = V(u[6]) * t4;
+    const V t6 = fnma(V(u[4]), x, t5);
+    const V t7 = A::where(t0, t2, t6);
+    return t7;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = V(u[0]) * x;
-    const V t2 = t1 + V(u[2]) + V(u[3]);
+    const V t1 = V(u[2]) * x;
+    const V t2 = t1 + V(u[0]) + V(u[1]);
     const V t3 = t2 + t1;
     const M t4 = x > V(u[10]);
-    const V t5 = A::where(t4, V(0.0), V(1.0));
-    const V t6 = V(u[6]) * t5;
-    const V t7 = smaller(V(u[8]), x);
-    const V t8 = A::decay_exp_times(t6, t7);
-    const V t9 = t8 - V(u[4]) - V(u[5]);
-    const V t10 = A::where(t0, t3, t9);
-    const V t11 = grad * t10;
-    return t11;
+    const V t5 = smaller(V(u[8]), x);
+    const V t6 = A::exp(t5);
+    const V t7 = A::where(t4, V(0.0), t6);
+    const V t8 = fma(V(u[6]), t7, -V(u[4])) - V(u[5]);
+    const V t9 = A::where(t0, t3, t8);
+    const V t10 = grad * t9;
+    return t10;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE void gradients(V grad, V x, U u, V* of) {
     const M t0 = x > V(0.0);
-    const V t1 = V(u[0]) * x;
-    const V t2 = t1 + V(u[2]) + V(u[3]);
+    const V t1 = V(u[2]) * x;
+    const V t2 = t1 + V(u[0]) + V(u[1]);
     const V t3 = t2 + t1;
     const M t4 = x > V(u[10]);
-    const V t5 = A::where(t4, V(0.0), V(1.0));
-    const V t6 = V(u[6]) * t5;
-    const V t7 = smaller(V(u[8]), x);
-    const V t8 = A::decay_exp_times(t6, t7);
-    const V t9 = t8 - V(u[4]) - V(u[5]);
-    const V t10 = A::where(t0, t3, t9);
-    const V t11 = grad * t10;
-    const V t12 = x * x;
-    const V t13 = A::sigmoid_times(t12, A::wide(u[11], u[12]));
-    const V t14 = A::where(t0, t13, V(0.0));
-    const V t15 = grad * t14;
-    const V t16 = A::expm1(t7);
-    const V t17 = A::joint_sigmoid_times(t16, A::wide(u[13], u[14]));
-    const V t18 = A::joint_sigmoid_times(x, A::wide(u[13], u[14]));
-    const V t19 = t17 - t18;
-    const V t20 = A::where(t0, V(0.0), t19);
-    const V t21 = grad * t20;
-    of[0] = t11;  // x
-    of[1] = t15;  // alpha_p
-    of[2] = t21;  // alpha_n
+    const V t5 = smaller(V(u[8]), x);
+    const V t6 = A::exp(t5);
+    const V t7 = A::where(t4, V(0.0), t6);
+    const V t8 = fma(V(u[6]), t7, -V(u[4])) - V(u[5]);
+    const V t9 = A::where(t0, t3, t8);
+    const V t10 = grad * t9;
+    const V t11 = x * x;
+    const V t12 = A::sigmoid_times(t11, A::wide(u[11], u[12]));
+    const V t13 = A::where(t0, t12, V(0.0));
+    const V t14 = grad * t13;
+    const V t15 = A::expm1(t5);
+    const V t16 = A::joint_sigmoid_times(t15, A::wide(u[13], u[14]));
+    const V t17 = A::joint_sigmoid_times(x, A::wide(u[13], u[14]));
+    const V t18 = t16 - t17;
+    const V t19 = A::where(t0, V(0.0), t18);
+    const V t20 = grad * t19;
+    of[0] = t10;  // x
+    of[1] = t14;  // alpha_p
+    of[2] = t20;  // alpha_n
   }
   static constexpr int learned = 2;
 };
@@ -376,36 +373,69 @@ struct tanhshrink {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(1.0);
     const V t2 = x * x;
-    const V t3 = fma(V(1.4797143443923793e-16), t2, V(4.498331606952833e-14));
-    const V t4 = fma(t3, t2, V(1.0706029224547743e-11));
-    const V t5 = fma(t4, t2, V(1.9270852604185937e-09));
-    const V t6 = fma(t5, t2, V(2.505210838544172e-07));
-    const V t7 = fma(t6, t2, V(2.2045855379188714e-05));
-    const V t8 = fma(t7, t2, V(0.0011904761904761906));
-    const V t9 = fma(t8, t2, V(0.03333333333333333));
-    const V t10 = fma(t9, t2, V(0.3333333333333333));
-    const V t11 = t10 * t2;
-    const V t12 = t11 * x;
-    const V t13 = V(-2.0) * t0;
-    const V t14 = A::sigmoid(t13);
-    const V t15 = t14 + t14;
-    const V t16 = V(1.0) - t15;
-    const V t17 = fnma(t16, t16, V(1.0));
-    const V t18 = A::sqrt(t17);
-    const V t19 = t12 * t18;
-    const M t20 = x < V(0.0);
-    const V t21 = t0 - V(1.0);
-    const V t22 = t21 + t15;
-    const V t23 = -t22;
-    const V t24 = A::where(t20, t23, t22);
-    const V t25 = A::where(t1, t19, t24);
-    return t25;
+    const V t3 = x * t2;
+    const V t4 = t2 + V(323.0);
+    const V t5 = V(15.0) * t4;
+    const V t6 = fma(V(19.0), t2, t5);
+    const V t7 = V(13.0) * t6;
+    const V t8 = fma(t2, t4, t7);
+    const V t9 = V(11.0) * t8;
+    const V t10 = fma(t2, t6, t9);
+    const V t11 = V(9.0) * t10;
+    const V t12 = fma(t2, t8, t11);
+    const V t13 = V(7.0) * t12;
+    const V t14 = fma(t2, t10, t13);
+    const V t15 = V(5.0) * t14;
+    const V t16 = fma(t2, t12, t15);
+    const V t17 = t14 / t16;
+    const V t18 = t17 + V(1.0);
+    const V t19 = fma(t2, t18, V(3.0));
+    const V t20 = t3 / t19;
+    const M t21 = x < V(0.0);
+    const V t22 = t0 - V(1.0);
+    const V t23 = V(-2.0) * t0;
+    const V t24 = A::sigmoid(t23);
+    const V t25 = t24 + t24;
+    const V t26 = t22 + t25;
+    const V t27 = -t26;
+    const V t28 = A::where(t21, t27, t26);
+    const V t29 = A::where(t1, t20, t28);
+    return t29;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
-    const V t0 = A::tanh(x);
-    const V t1 = grad * t0 * t0;
-    return t1;
+    const V t0 = A::abs(x);
+    const M t1 = t0 < V(1.0);
+    const V t2 = x * x;
+    const V t3 = x * t2;
+    const V t4 = t2 + V(323.0);
+    const V t5 = V(15.0) * t4;
+    const V t6 = fma(V(19.0), t2, t5);
+    const V t7 = V(13.0) * t6;
+    const V t8 = fma(t2, t4, t7);
+    const V t9 = V(11.0) * t8;
+    const V t10 = fma(t2, t6, t9);
+    const V t11 = V(9.0) * t10;
+    const V t12 = fma(t2, t8, t11);
+    const V t13 = V(7.0) * t12;
+    const V t14 = fma(t2, t10, t13);
+    const V t15 = V(5.0) * t14;
+    const V t16 = fma(t2, t12, t15);
+    const V t17 = t14 / t16;
+    const V t18 = t17 + V(1.0);
+    const V t19 = fma(t2, t18, V(3.0));
+    const V t20 = t3 / t19;
+    const V t21 = x - t20;
+    const M t22 = x < V(0.0);
+    const V t23 = V(-2.0) * t0;
+    const V t24 = A::sigmoid(t23);
+    const V t25 = t24 + t24;
+    const V t26 = t25 - V(1.0);
+    const V t27 = V(1.0) - t25;
+    const V t28 = A::where(t22, t26, t27);
+    const V t29 = A::where(t1, t21, t28);
+    const V t30 = grad * t29 * t29;
+    return t30;
   }
 };
 
@@ -598,31 +628,56 @@ struct mish {
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = A::joint_sigmoid_minus(x);
-    const V t2 = A::joint_sigmoid_minus_times(t1, x);
-    const V t3 = V(1.0) - t2;
-    const V t4 = t1 + V(1.0);
-    const V t5 = A::where(t0, t3, t4);
-    const V t6 = x * t5;
-    const V t7 = A::joint_sigmoid_minus_sum(t1, x, V(1.0));
-    const V t8 = t6 / t7;
-    const V t9 = A::joint_sigmoid_times(t8, x);
-    const V t10 = A::where(t0, t8, t9);
-    return t10;
+    const V t1 = A::abs(x);
+    const V t2 = -t1;
+    const V t3 = A::decay_exp(t2);
+    const V t4 = A::where(t0, t3, V(1.0));
+    const V t5 = A::where(t0, V(1.0), t3);
+    const V t6 = fma(V(2.0), t4, t5);
+    const V t7 = x * t6;
+    const V t8 = V(2.0) * t4 * t4;
+    const V t9 = fma(t5, t6, t8);
+    const V t10 = t7 / t9;
+    const V t11 = A::decay_exp_times(t10, t2);
+    const V t12 = A::where(t0, t10, t11);
+    return t12;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
-    const V t0 = A::joint_sigmoid_minus(x);
-    const V t1 = t0 + V(1.0);
-    const V t2 = fma(V(4.0), x, t1);
-    const V t3 = A::joint_sigmoid_minus_sum(t2, x, V(1.0));
-    const V t4 = A::joint_sigmoid_minus_sum(t3, x, V(1.0));
-    const V t5 = grad * t4;
-    const V t6 = A::joint_sigmoid_minus_sum(t0, x, V(1.0));
-    const V t7 = t5 / t6;
-    const V t8 = t7 / t6;
-    const V t9 = A::joint_sigmoid_times(t8, x);
-    return t9;
+    x = A::finite(x);
+    const M t0 = x > V(0.0);
+    const V t1 = A::abs(x);
+    const V t2 = -t1;
+    const V t3 = A::decay_exp(t2);
+    const V t4 = A::where(t0, t3, V(1.0));
+    const V t5 = t4 * t4;
+    const V t6 = fnma(V(2.0), x, V(1.0));
+    const V t7 = t6 + V(1.0);
+    const V t8 = V(2.0) * t4;
+    const V t9 = t7 + t8;
+    const V t10 = fma(t4, t9, t6);
+    const V t11 = V(2.0) * t5 * t10;
+    const V t12 = A::where(t0, V(1.0), t3);
+    const V t13 = x + V(1.0);
+    const V t14 = fma(V(4.0), x, V(2.0));
+    const V t15 = t14 + V(1.0);
+    const V t16 = fma(t12, t13, t15);
+    const V t17 = V(2.0) * t14;
+    const V t18 = fma(t12, t16, t17);
+    const V t19 = fma(t12, t18, t14);
+    const V t20 = t12 * t19;
+    const V t21 = A::where(t0, t11, t20);
+    const V t22 = t12 + t8;
+    const V t23 = V(2.0) * t5;
+    const V t24 = fma(t12, t22, t23);
+    const V t25 = t24 * t24;
+    const V t26 = t21 / t25;
+    const V t27 = V(1.0) - t26;
+    const V t28 = t13 - t26;
+    const V t29 = A::decay_exp_times(t28, t2);
+    const V t30 = A::where(t0, t27, t29);
+    const V t31 = grad * t30;
+    return t31;
   }
 };
 
@@ -701,24 +756,23 @@ struct squareplus {
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(0.0);
     const V t1 = A::abs(x);
-    const M t2 = t1 > V(1.0);
+    const M t2 = t1 > V(100000000.0);
     const V t3 = V(1.0) / x;
     const V t4 = t3 / x;
     const V t5 = fma(V(u[2]), t4, V(1.0));
     const V t6 = A::sqrt(t5);
     const V t7 = t1 * t6;
-    const V t8 = x * x;
-    const V t9 = t8 + V(u[2]) + V(u[3]);
-    const V t10 = A::sqrt(t9);
-    const V t11 = A::where(t2, t7, t10);
-    const V t12 = V(0.5) * t11;
-    const V t13 = V(0.5) * x;
-    const V t14 = t12 - t13;
-    const V t15 = V(1.0) / t14;
-    const V t16 = V(u[0]) * t15;
-    const V t17 = t13 + t12;
-    const V t18 = A::where(t0, t16, t17);
-    return t18;
+    const V t8 = fma(x, x, V(u[2])) + V(u[3]);
+    const V t9 = A::sqrt(t8);
+    const V t10 = A::where(t2, t7, t9);
+    const V t11 = V(0.5) * t10;
+    const V t12 = V(0.5) * x;
+    const V t13 = t11 - t12;
+    const V t14 = V(1.0) / t13;
+    const V t15 = V(u[0]) * t14;
+    const V t16 = t12 + t11;
+    const V t17 = A::where(t0, t15, t16);
+    return t17;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
@@ -726,29 +780,28 @@ struct squareplus {
     const M t0 = x < V(-1.0);
     const M t1 = x < V(0.0);
     const V t2 = A::abs(x);
-    const M t3 = t2 > V(1.0);
+    const M t3 = t2 > V(100000000.0);
     const V t4 = V(1.0) / x;
     const V t5 = t4 / x;
     const V t6 = fma(V(u[2]), t5, V(1.0));
     const V t7 = A::sqrt(t6);
     const V t8 = t2 * t7;
-    const V t9 = x * x;
-    const V t10 = t9 + V(u[2]) + V(u[3]);
-    const V t11 = A::sqrt(t10);
-    const V t12 = A::where(t3, t8, t11);
-    const V t13 = V(0.5) * t12;
-    const V t14 = V(0.5) * x;
-    const V t15 = t13 - t14;
-    const V t16 = V(1.0) / t15;
-    const V t17 = V(u[0]) * t16;
-    const V t18 = t14 + t13;
-    const V t19 = A::where(t1, t17, t18);
-    const V t20 = t19 / t12;
-    const V t21 = x / t12;
-    const V t22 = fma(V(0.5), t21, V(0.5));
-    const V t23 = A::where(t0, t20, t22);
-    const V t24 = grad * t23;
-    return t24;
+    const V t9 = fma(x, x, V(u[2])) + V(u[3]);
+    const V t10 = A::sqrt(t9);
+    const V t11 = A::where(t3, t8, t10);
+    const V t12 = V(0.5) * t11;
+    const V t13 = V(0.5) * x;
+    const V t14 = t12 - t13;
+    const V t15 = V(1.0) / t14;
+    const V t16 = V(u[0]) * t15;
+    const V t17 = t13 + t12;
+    const V t18 = A::where(t1, t16, t17);
+    const V t19 = t18 / t11;
+    const V t20 = x / t11;
+    const V t21 = fma(V(0.5), t20, V(0.5));
+    const V t22 = A::where(t0, t19, t21);
+    const V t23 = grad * t22;
+    return t23;
   }
 };
 

@@ -23,8 +23,8 @@ static void xielu_uniforms(const double* p, R* u) {
   const double alpha_n = p[1];
   const double beta = p[2];
   const double eps = p[3];
-  value(softplus(alpha_p), u + 0);
-  value(beta, u + 2);
+  value(beta, u + 0);
+  value(softplus(alpha_p), u + 2);
   value(softplus(alpha_n), u + 4);
   value((beta + softplus(alpha_n)), u + 6);
   value(eps, u + 8);

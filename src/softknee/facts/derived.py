@@ -128,10 +128,6 @@ class Facts:
             found.append(Smoothness(x, order))
         return tuple(found)
 
-    @property
-    def _continuous(self) -> bool | None:
-        return None if self.smoothness is None else all(point.order >= 0 for point in self.smoothness)
-
     # -- values
 
     @_remembered
@@ -154,8 +150,11 @@ class Facts:
         piece = self._pieces[0 if side < 0 else -1]
         if not piece.low <= low.min() or not piece.high >= high.max():
             return None
-        found = piece.enclose(order, low, high)
+        found, slope = (piece.enclose(n, low, high) for n in (order, order + 1))
         least, most = float(np.min(found.low)), float(np.max(found.high))
+        if (slope.low >= 0).all() or (slope.high <= 0).all():  # between its values at the ends
+            ends = piece.enclose(order, edges[[0, -1]], edges[[0, -1]])
+            least, most = max(least, float(np.min(ends.low))), min(most, float(np.max(ends.high)))
         candidate = float(self.value(side * math.inf, order)) if declared is None else declared
         if not least <= most:
             return None
@@ -166,7 +165,6 @@ class Facts:
         for sign, grows in ((1, least >= 1e6), (-1, most <= -1e6)):
             if grows:
                 return sign * math.inf if declared in (None, sign * math.inf) else None
-        slope = piece.enclose(order + 1, low, high)
         for sign in (1, -1):
             outward = slope.low if sign * side > 0 else -slope.high
             if candidate == sign * math.inf and (outward >= 0).all() and sign * (most if sign > 0 else least) > 0:
@@ -175,12 +173,8 @@ class Facts:
             return declared
         return None
 
-    @functools.cached_property
-    def _one_sided(self) -> list[tuple[float, float]]:
-        """(x, value) of f on both sides of each breakpoint."""
-        return self._sides(0)
-
     def _sides(self, order: int) -> list[tuple[float, float]]:
+        """(x, value) of a derivative on both sides of each breakpoint."""
         pairs = zip(self._pieces[:-1], self._pieces[1:], strict=True)
         return [(left.high, _middle(piece.enclose(order, left.high, left.high))) for left, right in pairs
                 for piece in (left, right)]  # fmt: skip
@@ -213,9 +207,11 @@ class Facts:
         ends = [sign * end for end in self.limits if end is not None]
         if -math.inf in ends:
             return -math.inf
-        candidates = np.array([*self._turns, 0.0])
-        values = [*(sign * self.value(candidates)).tolist(), *(sign * v for _, v in self._one_sided), *ends]
-        low = min((v for v in values if not math.isnan(v)), default=math.inf)
+        reached = (sign * self.value([*self._turns, 0.0])).tolist()
+        approached = [*(sign * v for _, v in self._sides(0)), *ends]
+        lows = [min((v for v in some if not math.isnan(v)), default=math.inf) for some in (reached, approached)]
+        # what only rounding tells apart is reached
+        low = lows[0] if lows[0] <= lows[1] + 1e-14 * abs(lows[1]) else lows[1]
         if not math.isfinite(low):
             return None
         most = -low + _tolerance(low)
@@ -229,7 +225,7 @@ class Facts:
         if not candidates.size or not math.isfinite(extreme):
             return None
         values = self.value(candidates)
-        reached = sign * values <= sign * extreme + 1e-15 * abs(extreme)
+        reached = sign * values <= sign * extreme + 1e-14 * abs(extreme)
         if not reached.any():
             return None
         # of equals, the one nearest to 0 is the one to show
@@ -364,6 +360,7 @@ class Facts:
     def _witnessed(self, order: int) -> set[int]:
         """The signs that a derivative is shown to take somewhere."""
         values = self.value(_grid(), order)
+        values[np.isin(_grid(), [piece.high for piece in self._pieces])] = math.nan
         if np.isnan(values).all():
             return set()
         at = _grid()[[int(np.nanargmin(values)), int(np.nanargmax(values))]]

@@ -76,21 +76,33 @@ class Enclosure:
     def __mul__(self, other: Enclosure) -> Enclosure:
         if self is other:
             return self._square()
-        lows, highs = [], []
-        for a in (self.low, self.high):
-            for b in (other.low, other.high):
-                product = a * b
-                zero = (a == 0) | (b == 0)
-                product = np.where(zero & ~(np.isnan(a) | np.isnan(b)), 0.0, product)
-                # by a power of two nothing is rounded, unless it underflows
-                exact = zero | ((_power(a) | _power(b)) & (np.abs(product) > 1e-290))
-                lows.append(np.where(exact, product, _down(product)))
-                highs.append(np.where(exact, product, _up(product)))
-        low, high = np.minimum.reduce(lows), np.maximum.reduce(highs)
-        alike = ((self.low >= 0) & (other.low >= 0)) | ((self.high <= 0) & (other.high <= 0))
-        unlike = ((self.low >= 0) & (other.high <= 0)) | ((self.high <= 0) & (other.low >= 0))
+        for a, b in ((self, other), (other, self)):
+            if a.low.ndim == 0 and a.low == a.high:
+                return b._scaled(float(a.low))
+        products = [a * b for a in (self.low, self.high) for b in (other.low, other.high)]
+        low, high = _least(products), _most(products)
+        if np.isnan(low).any():  # 0·∞, which is 0 here, or an empty interval
+            empty = np.isnan(self.low) | np.isnan(other.low)
+            products = [np.where(np.isnan(p) & ~empty, 0.0, p) for p in products]
+            low, high = _least(products), _most(products)
+        low, high = _down(low), _up(high)
+        # rounding does not cross 0 where signs are certain
+        left, right = (self.low >= 0, self.high <= 0), (other.low >= 0, other.high <= 0)
+        alike, unlike = (left[0] & right[0]) | (left[1] & right[1]), (left[0] & right[1]) | (left[1] & right[0])
         low, high = np.where(alike, np.maximum(low, 0.0), low), np.where(unlike, np.minimum(high, 0.0), high)
         return Enclosure.of(low, high, self.nonzero & other.nonzero)
+
+    def _scaled(self, by: float) -> Enclosure:
+        """Times a number."""
+        if by == 0:
+            return Enclosure.of(0.0 * np.nan_to_num(self.low) + 0.0, 0.0 * np.nan_to_num(self.high) + 0.0)
+        low, high = (self.low, self.high) if by > 0 else (self.high, self.low)
+        below, above = low * by, high * by
+        if abs(math.frexp(by)[0]) == 0.5:  # a power of two rounds nothing, unless it underflows
+            down, up = (np.where(np.abs(p) > 1e-290, p, r(p)) for p, r in ((below, _down), (above, _up)))
+        else:
+            down, up = _down(below), _up(above)
+        return Enclosure.of(np.where(low == 0, 0.0, down), np.where(high == 0, 0.0, up), self.nonzero)
 
     def _square(self) -> Enclosure:
         small = np.where((self.low <= 0) & (self.high >= 0), 0.0, np.minimum(np.abs(self.low), np.abs(self.high)))
@@ -140,6 +152,14 @@ def _down(x: Array) -> Array:
 
 def _up(x: Array) -> Array:
     return np.nextafter(x, math.inf)
+
+
+def _least(values: list[Array]) -> Array:
+    return np.minimum(np.minimum(values[0], values[1]), np.minimum(values[2], values[3]))
+
+
+def _most(values: list[Array]) -> Array:
+    return np.maximum(np.maximum(values[0], values[1]), np.maximum(values[2], values[3]))
 
 
 def _power(x: Array) -> Array:

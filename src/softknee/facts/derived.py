@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -160,7 +160,7 @@ class Facts:
             return None
         if most - least <= 1e-11 * max(1.0, abs(least)):
             if least - 1e-9 <= candidate <= most + 1e-9:
-                return candidate + 0.0
+                return (candidate if declared is not None else _rounded(candidate)) + 0.0
             return _rounded(0.5 * (least + most)) if declared is None else None
         for sign, grows in ((1, least >= 1e6), (-1, most <= -1e6)):
             if grows:

@@ -167,7 +167,7 @@ def _power(x: Array) -> Array:
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """The rounded sum, and what rounding took off (Knuth); NaN where the sum is infinite, which compares as no error."""
+    """The rounded sum, and what rounding took off (Knuth); NaN where the sum is infinite, no error in comparisons."""
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)

@@ -89,8 +89,7 @@ class _Plain(TracingTable):
 
 
 def bound(activation: Activation, parameters: Mapping[str, float]) -> tuple[Expr, Expr | None]:
-    """The formula in "x" alone (parameters as numbers, up = 1, noise at its mean), and the stable form if there is one.
-    """
+    """The formula in "x" alone (parameters as numbers, up = 1, noise at its mean), and the stable form, if any."""
     names = {name: symbol(name) for name in activation.parameters}
     formula = lift(activation.on(_Plain(), *map(symbol, activation.inputs), **names))
     known = {name: constant(float(value)) for name, value in parameters.items()}
@@ -123,8 +122,9 @@ def _simple(op: str, args: list[Expr]) -> Expr:
             return args[1]
     elif all(one.op == "constant" for one in args) and op in ("neg", "abs", "sign", "maximum", "minimum"):
         values = [one.args[0] for one in args]
-        chosen = {"neg": lambda v: -v, "abs": abs, "sign": np.sign, "maximum": max, "minimum": min}[op]
-        return constant(float(chosen(*values)))
+        if op in ("maximum", "minimum"):
+            return constant(max(values) if op == "maximum" else min(values))
+        return constant({"neg": -values[0], "abs": abs(values[0]), "sign": float(np.sign(values[0]))}[op])
     elif op == "mul":
         if args[1] is constant(1.0):
             return a
@@ -141,7 +141,7 @@ def _simple(op: str, args: list[Expr]) -> Expr:
 
 def _outcome(comparison: Expr) -> bool | None:
     """What a comparison of constants gives."""
-    if any("x" == node.args[0] for node in walk(comparison) if node.op == "symbol"):
+    if any(node.args[0] == "x" for node in walk(comparison) if node.op == "symbol"):
         return None
     left, right = (evaluate(side, 0.0, 0.0) for side in comparison.args)
     verdict = {"lt": left < right, "le": left <= right, "gt": left > right, "ge": left >= right}[comparison.op]

@@ -38,7 +38,7 @@ _GRID = _grid()
 def cells(low: float, high: float) -> tuple[Array, Array]:
     """[low, high], cut off at ±REACH, in cells of moderate ratio."""
     low, high = max(low, -REACH), min(high, REACH)
-    edges = np.concatenate([[low], _GRID[(_GRID > low) & (_GRID < high)], [high]])
+    edges = np.concatenate([[low], _GRID[(low < _GRID) & (high > _GRID)], [high]])
     return edges[:-1], edges[1:]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,25 +136,7 @@ def plot(*activations: Named, range: Sequence[float] | None = None, derivative: 
 
 def jumps(facts: Facts, order: int = 0) -> tuple[float, ...]:
     """The breakpoints at which the derivative of that order jumps; of order 1, where f itself does not: the kinks."""
-    edges = np.array(facts.breakpoints, dtype=float)
-    jumping = _jumping(lambda x: facts.value(x, order), edges)
-    if order:
-        jumping &= ~_jumping(facts.value, edges)
-    return tuple(edges[jumping].tolist())
-
-
-def _jumping(function: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.ndarray:
-    """Whether `function` is discontinuous at each edge: what it gains across it does not shrink with the step, and is
-    more than a millionth of the function's size there.
-
-    NaN, which a function may be on one side, is no jump: there is no line to break.
-    """
-    size = np.maximum(np.abs(edges), 1.0)
-    with np.errstate(all="ignore"):
-        wide, narrow = (np.abs(function(edges + step) - function(edges - step)) for step in (1e-9 * size, 1e-12 * size))
-        around = np.abs(function(edges + np.linspace(-1.0, 1.0, 9)[:, None] * size))
-        scale = np.where(np.isfinite(around), around, 0.0).max(axis=0)
-        return (narrow > 0.5 * wide) & (narrow > 1e-6 * scale)
+    return tuple(point.x for point in facts.smoothness or () if point.order == order - 1)
 
 
 def _checked(ends: Sequence[float]) -> Point:
@@ -199,7 +181,7 @@ def _sampled(choice: Choice, low: float, high: float, orders: int) -> Curve:
     facts = choice.facts
     # peaks and kinks to the last bit, however narrow they are
     extremes = [p.x for p in (facts.minimum, facts.maximum, facts.largest_derivative) if p is not None]
-    edges = np.array([b for b in facts.breakpoints if low < b < high], dtype=float)
+    edges = np.array([b for b in facts.breakpoints or () if low < b < high], dtype=float)
     step = 1e-9 * np.maximum(np.abs(edges), 1e-3 * (high - low))
     x = np.concatenate([np.linspace(low, high, SAMPLES), edges - step, edges, edges + step])
     x = np.unique(np.concatenate([x, extremes]))

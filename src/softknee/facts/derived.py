@@ -179,6 +179,15 @@ class Facts:
         return [(left.high, _middle(piece.enclose(order, left.high, left.high))) for left, right in pairs
                 for piece in (left, right)]  # fmt: skip
 
+    def _poles(self, order: int) -> list[Point]:
+        """0 and breakpoints at which a derivative is infinite, with the sign that it has on each side."""
+        found = []
+        for x in (0.0, *(piece.high for piece in self._pieces[:-1])):
+            if math.isinf(self.value(x, order)):
+                near = self._thin(np.nextafter(x, [-math.inf, math.inf]), order)
+                found += [Point(x, math.copysign(math.inf, v)) for v in near.low.tolist() if abs(v) >= 100]
+        return found
+
     @functools.cached_property
     def _turns(self) -> list[float]:
         """Where f may have its lowest and highest value: stationary points and breakpoints, all that are found."""
@@ -205,6 +214,7 @@ class Facts:
     def _lowest(self, sign: int) -> float | None:
         """The infimum of sign·f."""
         ends = [sign * end for end in self.limits if end is not None]
+        ends += [sign * pole.value for pole in self._poles(0)]
         if -math.inf in ends:
             return -math.inf
         reached = (sign * self.value([*self._turns, 0.0])).tolist()
@@ -402,10 +412,15 @@ class Facts:
         for end, x in zip(ends, (-math.inf, math.inf), strict=True):
             if end is not None and math.isinf(end):
                 return Point(x, end)
+        if poles := self._poles(order):
+            return poles[0]
         points = [Point(x, v) for x, v in self._sides(order)]
-        points += [Point(x, float(self.value(x, order))) for x in (0.0, *self._peaks(order))]
+        points.append(Point(0.0, float(self.value(0.0, order))))
         points += [Point(x, end) for end, x in zip(ends, (-math.inf, math.inf), strict=True) if end is not None]
         points = [p for p in points if math.isfinite(p.value)]
+        # a peak that only rounding tells from the value at an end is none: σ(37) is 1
+        most = (1 + 1e-13) * max((abs(p.value) for p in points), default=0.0)
+        points += [Point(x, v) for x in self._peaks(order) if most < abs(v := float(self.value(x, order))) < math.inf]
         largest = max((abs(p.value) for p in points), default=math.inf)
         if not math.isfinite(largest):
             return None

@@ -174,12 +174,13 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _widened(function: Callable[[Any], Any], x: Array, units: int, up: bool) -> Array:
-    """`function(x)` moved outwards; at 0 and at infinities, where these functions are exact, it stays."""
+    """`function(x)` moved outwards; where it is exact, 0, ½ or 1 at 0 and at infinities, it stays."""
     value = np.asarray(function(x), dtype=np.float64)
     # 8 of the smallest floats, for what is rounded where numbers are subnormal
     slack = np.abs(value) * (units * _EPS) + 4e-323
     moved = _up(value + slack) if up else _down(value - slack)
-    return np.where((x == 0) | np.isinf(x) | np.isinf(value), value, moved)
+    exact = ((x == 0) | np.isinf(x)) & (2 * value == np.round(2 * value))
+    return np.where(exact | np.isinf(value), value, moved)
 
 
 def _monotone(
@@ -205,7 +206,6 @@ class IntervalTable:
 
     exp = staticmethod(_monotone("exp", 0.0))
     expm1 = staticmethod(_monotone("expm1", -1.0, keeps=True))
-    log1p = staticmethod(_monotone("log1p", keeps=True))
     atan = staticmethod(_monotone("atan", keeps=True))
     tanh = staticmethod(_monotone("tanh", -1.0, 1.0, keeps=True))
     sigmoid = staticmethod(_monotone("sigmoid", 0.0, 1.0))
@@ -214,10 +214,14 @@ class IntervalTable:
     erfc = staticmethod(_monotone("erfc", 0.0, 2.0, falls=True))
     _root = staticmethod(_monotone("sqrt", 0.0, keeps=True))
     _log = staticmethod(_monotone("log"))
+    _log1p = staticmethod(_monotone("log1p", keeps=True))
     _decaying = staticmethod(_monotone("sech2", 0.0, 1.0, falls=True))
 
     def log(self, x: Enclosure) -> Enclosure:
         return self._log(_restricted(x, 0.0))
+
+    def log1p(self, x: Enclosure) -> Enclosure:
+        return self._log1p(_restricted(x, -1.0))
 
     def sqrt(self, x: Enclosure) -> Enclosure:
         return self._root(_restricted(x, 0.0))

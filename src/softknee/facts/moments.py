@@ -98,6 +98,8 @@ def _rule(functions: Callable[[Array], Array], sigma: float, points: Sequence[fl
     while low.size:
         coarse, _, _ = _integrals(functions, low, high, sigma, _COARSE)
         fine, z, w = _integrals(functions, low, high, sigma, _FINE)
+        if not np.isfinite(fine).all():
+            return None
         if first:
             scale = np.abs(fine).sum(axis=1)
             first = False

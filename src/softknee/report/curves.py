@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,25 @@ def plot(*activations: Named, range: Sequence[float] | None = None, derivative: 
 
 def jumps(facts: Facts, order: int = 0) -> tuple[float, ...]:
     """The breakpoints at which the derivative of that order jumps; of order 1, where f itself does not: the kinks."""
-    return tuple(point.x for point in facts.smoothness or () if point.order == order - 1)
+    edges = np.array(facts.breakpoints or (), dtype=float)
+    jumping = _jumping(lambda x: facts.value(x, order), edges)
+    if order:
+        jumping &= ~_jumping(facts.value, edges)
+    return tuple(edges[jumping].tolist())
+
+
+def _jumping(function: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.ndarray:
+    """Whether `function` is discontinuous at each edge: what it gains across it does not shrink with the step, and is
+    more than a millionth of the function's size there.
+
+    NaN, which a function may be on one side, is no jump: there is no line to break.
+    """
+    size = np.maximum(np.abs(edges), 1.0)
+    with np.errstate(all="ignore"):
+        wide, narrow = (np.abs(function(edges + step) - function(edges - step)) for step in (1e-9 * size, 1e-12 * size))
+        around = np.abs(function(edges + np.linspace(-1.0, 1.0, 9)[:, None] * size))
+        scale = np.where(np.isfinite(around), around, 0.0).max(axis=0)
+        return (narrow > 0.5 * wide) & (narrow > 1e-6 * scale)
 
 
 def _checked(ends: Sequence[float]) -> Point:

@@ -81,10 +81,6 @@ def test_the_enclosure_contains_the_value(expression, low, width, share):
 @pytest.mark.parametrize("op", UNARY)
 def test_every_primitive_encloses_tightly(op):
     """SLACK is enough over the whole range, and no more than is needed: a thin interval stays thin."""
-    far = evaluate(Expr(op, X), 1.0, math.inf)
-    with mpmath.workdps(400):
-        value = getattr(table("mpmath"), op)(mpmath.mpf("1e300")) if op not in ("exp", "expm1", "sech2") else 0
-        assert op in ("exp", "expm1") or far.low <= value <= far.high
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(0, 2, 300), rng.normal(0, 20, 200), rng.uniform(-750, 750, 60), [0.0, 1e-300, 27.0]])
     if op in ("log", "sqrt"):
@@ -92,7 +88,7 @@ def test_every_primitive_encloses_tightly(op):
     if op == "log1p":
         x = np.abs(x) - 0.999
     if op == "erfc":
-        x = np.abs(x[np.abs(x) < 27])
+        x = np.abs(x[np.abs(x) < 40])
     found = evaluate(Expr(op, X), x, x)
     with mpmath.workdps(40):
         for at, low, high in zip(x.tolist(), found.low, found.high, strict=True):
@@ -102,8 +98,8 @@ def test_every_primitive_encloses_tightly(op):
                 continue
             value = getattr(table("mpmath"), op)(mpmath.mpf(at))
             assert low <= value <= high, (op, at)
-    narrow = np.abs(found.high) > 1e-290
-    narrow &= np.isfinite(found.high)
+    narrow = np.abs(found.high) > 1e-280
+    narrow &= np.isfinite(found.high) & np.isfinite(found.low)
     assert ((found.high - found.low)[narrow] <= 1e-12 * np.abs(found.high[narrow])).all()
 
 
@@ -118,6 +114,13 @@ def test_intervals_are_tight_where_they_can_be():
     assert evaluate(X * constant(0.25), 3.0, 3.0).low == 0.75, "a power of two rounds nothing"
     wave = evaluate(Expr("sin", X), np.array([0.0, 1.0, 3.0]), np.array([1.0, 2.0, 40.0]))
     assert wave.high[1] == 1.0 and wave.high[0] < 0.8415 and (wave.low[2], wave.high[2]) == (-1.0, 1.0)
+
+
+def test_limits_that_are_rounded_are_enclosed():
+    found = evaluate(Expr("atan", X), 1.0, math.inf)
+    with mpmath.workdps(400):
+        assert float(found.low) <= mpmath.atan(mpmath.mpf("1e300")) <= float(found.high), "π/2 is above its float"
+    assert evaluate(Expr("tanh", X), 1.0, math.inf).high == 1.0
 
 
 def test_infinity_division_and_emptiness():

@@ -102,8 +102,7 @@ class Facts:
         declared = repr((self._declared, self.activation.kind, self.activation.inputs))
         formula, stable = bound(self.activation, self.parameters)
         numbers = [part for item in sorted(self.parameters.items()) for part in item]
-        forms = (formula, self.activation.expression) if stable is None else (formula, stable)
-        return Store(key(*forms, *numbers, declared), shapes)
+        return Store(key(formula, stable, *numbers, declared), shapes)
 
     @property
     def _declared(self) -> tuple[float, float] | None:

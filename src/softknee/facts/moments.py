@@ -80,7 +80,7 @@ def moments(value: Callable[[Any, int], Array], sigma: float, points: Sequence[f
 
 def _sum(weights: Array, values: Array) -> float:
     # where the density has underflowed, f may have overflowed (exp(x²/5)): 0·∞ is 0 there
-    return math.fsum(np.multiply(weights, values, out=np.zeros_like(weights), where=weights > 0).ravel().tolist())
+    return float(np.multiply(weights, values, out=np.zeros_like(weights), where=weights > 0).sum())
 
 
 def _rule(functions: Callable[[Array], Array], sigma: float, points: Sequence[float]) -> tuple[Array, Array] | None:

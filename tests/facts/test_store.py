@@ -87,6 +87,6 @@ def test_old_files_make_room(folder, monkeypatch):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, softknee; softknee.get('gelu').facts.gain; print([m for m in ('mpmath', 'sympy') if m in sys.modules])"
+    code = "import sys, softknee; softknee.get('gelu').facts.gain; print({'mpmath', 'sympy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

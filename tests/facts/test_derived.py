@@ -85,9 +85,10 @@ def test_against_brute_force(activation):
     """Every fact of every entry against what a dense grid shows, and none of the entries' core facts unknown."""
     found = activation.facts
     grid = np.concatenate([np.linspace(-12, 12, 24_001), np.linspace(-90, 90, 20_001)])
-    x = np.unique(np.concatenate([np.round(grid, 3), found.breakpoints or ()]))
+    edges = np.array(found.breakpoints or ())
+    x = np.unique(np.concatenate([np.round(grid, 3), edges - 1e-6, edges, edges + 1e-6]))
     values, slopes, curves = (found.value(x, order) for order in range(3))
-    apart = ~np.isin(x, found.breakpoints or ())
+    apart = ~np.isin(x, edges)
     step = np.diff(x)
 
     low, high = found.range
@@ -126,7 +127,6 @@ def test_against_brute_force(activation):
         for left, right in stretches:
             level |= (x >= left) & (x <= right)
             assert not of[(x > left) & (x < right)].any()
-        edges = np.array(found.breakpoints or ())
         crossing = np.flatnonzero((of[:-1] * of[1:] < 0) & ~level[:-1] & ~level[1:])
         for i in crossing:
             near = min(abs(r - x[i]) for r in some) if some else math.inf

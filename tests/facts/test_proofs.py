@@ -122,3 +122,26 @@ def test_far_breakpoints_and_reach():
 
     assert capped.facts.breakpoints == (-1e30, 1e35) and REACH > 3e38
     assert capped.facts.range == Interval(-1e30, 1e35) and capped.facts.limits == (-1e30, 1e35)
+
+
+def test_a_formula_that_is_not_defined_at_its_breakpoint():
+    @softknee.elementwise
+    def power(x, ops):
+        return ops.where(x > 0.0, ops.exp(2.5 * ops.log(ops.where(x > 0.0, x, 1.0))), 0.0)
+
+    assert power.facts.smoothness is None or power.facts.smoothness == ((0.0, 2),), "unknown, but no jump"
+    assert power.facts.monotonicity in ("increasing", None) and power.facts.range == Interval(0.0, math.inf)
+
+    @softknee.elementwise
+    def jumping(x, ops):
+        return ops.where(x > 0.0, ops.log(ops.where(x > 0.0, x, 1.0)), 0.0)
+
+    assert jumping.facts.smoothness == ((0.0, -1),) and jumping.facts.lipschitz == math.inf
+
+
+def test_a_root_within_rounding_of_a_breakpoint():
+    @softknee.elementwise
+    def hard(x, ops):
+        return ops.minimum(ops.maximum(0.2 * x + 0.5, 0.0), 1.0)
+
+    assert hard.facts.roots == () and hard.facts.dead[0].high == pytest.approx(-2.5)

@@ -122,8 +122,10 @@ class Facts:
         found = []
         for left, right in zip(self._pieces[:-1], self._pieces[1:], strict=True):
             x, order = left.high, -1
-            while order < HIGHEST and not _differ(left, right, order + 1):
+            while order < HIGHEST and (differ := _differ(left, right, order + 1)) is False:
                 order += 1
+            if order < HIGHEST and differ is None:
+                return None
             found.append(Smoothness(x, order))
         return tuple(found)
 
@@ -360,10 +362,11 @@ class Facts:
 
     def _jump(self, left: Piece, right: Piece, order: int) -> int | None:
         """The sign of a jump at the edge between two pieces, 0 without one."""
-        if not _differ(left, right, order):
-            return 0
+        differ = _differ(left, right, order)
+        if not differ:
+            return 0 if differ is False else None
         x = left.high
-        gain = _middle(right.enclose(order, x, x)) - _middle(left.enclose(order, x, x))
+        gain = _middle(_at(right, x, order)) - _middle(_at(left, x, order))
         return None if math.isnan(gain) else 1 if gain > 0 else -1
 
     def _witnessed(self, order: int) -> set[int]:
@@ -632,13 +635,29 @@ def _tolerance(value: float) -> float:
     return 1e-9 * abs(value) + 1e-12
 
 
-def _differ(left: Piece, right: Piece, order: int) -> bool:
-    """Whether a derivative jumps between two pieces, by more than the rounding of the breakpoint explains."""
+def _at(piece: Piece, x: float, order: int) -> Enclosure:
+    """A derivative at an end of a piece; where the formula is not defined there (log 0), close to it."""
+    found = piece.enclose(order, x, x)
+    if math.isfinite(found.magnitude):
+        return found
+    step = 2.0**-40 * max(abs(x), 1e-3)
+    return piece.enclose(order, x - step, x) if x == piece.high else piece.enclose(order, x, x + step)
+
+
+def _differ(left: Piece, right: Piece, order: int) -> bool | None:
+    """Whether a derivative jumps between two pieces, by more than the rounding of the breakpoint explains; None where
+    that cannot be told."""
     x = left.high
-    a, b = left.enclose(order, x, x), right.enclose(order, x, x)
-    slopes = left.enclose(order + 1, x, x).magnitude + right.enclose(order + 1, x, x).magnitude
+    a, b = _at(left, x, order), _at(right, x, order)
+    slopes = np.nan_to_num(_at(left, x, order + 1).magnitude + _at(right, x, order + 1).magnitude, nan=0.0)
     room = 2.0**-46 * (a.magnitude + b.magnitude + np.minimum(slopes, 1e6) * abs(x)) + 1e-300
-    return not bool((a.low - b.high <= room) & (b.low - a.high <= room))
+    if np.isnan(a.low) or np.isnan(b.low):
+        return None
+    if a.low > b.high or b.low > a.high:
+        return not bool((a.low - b.high <= room) & (b.low - a.high <= room))
+    width = float(a.high - a.low + b.high - b.low)
+    narrow = math.isfinite(width) and width <= 1e-6 * (1 + a.magnitude + b.magnitude)
+    return False if narrow else None
 
 
 def _inside(piece: Piece) -> float:

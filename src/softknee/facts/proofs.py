@@ -94,7 +94,7 @@ def isolate(f: Function, low: float, high: float) -> tuple[tuple[float, ...], bo
 
     A stretch without a root is one whose enclosure excludes 0; a simple root lies where f′ excludes 0 and the ends'
     signs differ. A multiple root is one at a number where f is exactly 0 and some derivative up to the third is not
-    0 around it.
+    0 around it. A root that rounding cannot tell from an end counts as that end.
     """
     left, right = cells(low, high)
     roots: list[float] = []
@@ -114,7 +114,7 @@ def isolate(f: Function, low: float, high: float) -> tuple[tuple[float, ...], bo
             right = np.concatenate([right[~simple], right[simple][undecided]])
         stuck = _narrow(left, right)
         if stuck.any():
-            multiple, all_found = _multiple(f, left[stuck], right[stuck])
+            multiple, all_found = _multiple(f, left[stuck], right[stuck], (max(low, -REACH), min(high, REACH)))
             roots += multiple
             if not all_found:
                 return _merged(roots), False
@@ -156,7 +156,7 @@ def _bisected(f: Function, low: Array, high: Array, at_low: Array) -> Array:
     return np.where(sizes[0] < sizes[1], low, high)
 
 
-def _multiple(f: Function, left: Array, right: Array) -> tuple[list[float], bool]:
+def _multiple(f: Function, left: Array, right: Array, domain: tuple[float, float]) -> tuple[list[float], bool]:
     """The roots in the stretches that bisection left over, and whether that settles all of them."""
     ascending = np.argsort(left)
     left, right = left[ascending], right[ascending]
@@ -174,6 +174,10 @@ def _multiple(f: Function, left: Array, right: Array) -> tuple[list[float], bool
             roots.append(exact)
         elif f(1, start, end).nonzero and first * last < 0:
             roots.append(start + 0.5 * (end - start))
+        elif f(1, start, end).nonzero and math.isnan(first) and start == domain[0] and not math.isnan(last):
+            roots.append(start)  # to rounding
+        elif f(1, start, end).nonzero and math.isnan(last) and end == domain[1] and not math.isnan(first):
+            roots.append(end)
         elif not (f(1, start, end).nonzero and first * last > 0):
             return roots, False
     return roots, True

@@ -650,7 +650,7 @@ def _differ(left: Piece, right: Piece, order: int) -> bool | None:
     x = left.high
     a, b = _at(left, x, order), _at(right, x, order)
     slopes = np.nan_to_num(_at(left, x, order + 1).magnitude + _at(right, x, order + 1).magnitude, nan=0.0)
-    room = 2.0**-46 * (a.magnitude + b.magnitude + np.minimum(slopes, 1e6) * abs(x)) + 1e-300
+    room = 2.0**-46 * (2 * min(a.magnitude, b.magnitude) + np.minimum(slopes, 1e6) * abs(x)) + 1e-300
     if np.isnan(a.low) or np.isnan(b.low):
         return None
     if a.low > b.high or b.low > a.high:

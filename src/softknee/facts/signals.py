@@ -5,7 +5,7 @@ their variance goes from layer to layer by
 
     q ↦ V(q) = gain²·E[f(√q·z)²] + bias²,   z ~ N(0, 1)
 
-(Poole et al. 2016, arXiv:1606.05340, equation 3). The variance of gradients goes backwards by
+(the length map of Poole et al. 2016, arXiv:1606.05340). The variance of gradients goes backwards by
 
     χ = gain²·E[f′(√q·z)²]
 

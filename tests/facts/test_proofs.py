@@ -92,6 +92,12 @@ def test_declared_limits_must_fit(limits, told):
 
     assert mine.facts.limits == told
 
+    @softknee.elementwise(limits=(-math.inf, 1.0))
+    def wave(x, ops):
+        return 2.0 * ops.sin(x)
+
+    assert wave.facts.limits == (None, 1.0), "what the numbers do not contradict is taken as declared"
+
 
 def test_conditions_without_end_leave_facts_unknown():
     @softknee.elementwise

@@ -84,8 +84,6 @@ class Facts:
         inputs = (x, np.ones_like(x)) if self.activation.kind == "gated" else (x,)
         return np.asarray(self.activation.derivative(*inputs, order=order, **dict[str, Any](self.parameters)))
 
-    # -- pieces
-
     @functools.cached_property
     def _split(self) -> tuple[tuple[Piece, ...], bool]:
         return split(*bound(self.activation, self.parameters))
@@ -129,8 +127,6 @@ class Facts:
             found.append(Smoothness(x, order))
         return tuple(found)
 
-    # -- values
-
     @_remembered
     def limits(self) -> tuple[float | None, float | None]:
         """f(−∞) and f(+∞)."""
@@ -170,9 +166,10 @@ class Facts:
             outward = slope.low if sign * side > 0 else -slope.high
             if candidate == sign * math.inf and (outward >= 0).all() and sign * (most if sign > 0 else least) > 0:
                 return candidate
-        if declared is not None and (least <= declared <= most or math.isinf(declared)):
-            return declared
-        return None
+        if declared is None or math.isnan(declared):
+            return None
+        fits = most >= 1e6 if declared == math.inf else least <= -1e6 if declared == -math.inf else None
+        return declared if (least <= declared <= most if fits is None else fits) else None
 
     def _sides(self, order: int) -> list[tuple[float, float]]:
         """(x, value) of a derivative on both sides of each breakpoint."""
@@ -298,8 +295,6 @@ class Facts:
     def _smooth(self, x: float) -> int:
         return next((point.order for point in self.smoothness or () if point.x == x), HIGHEST)
 
-    # -- shape
-
     @_remembered
     def parity(self) -> str | None:
         """'even', 'odd' or 'none'. The first two are read off the formula's pieces, the last off its values."""
@@ -378,8 +373,6 @@ class Facts:
         at = _grid()[[int(np.nanargmin(values)), int(np.nanargmax(values))]]
         found = self._thin(at, order)
         return {sign for sign, seen in ((1, (found.low > 0).any()), (-1, (found.high < 0).any())) if seen}
-
-    # -- slopes
 
     @_remembered
     def largest_derivative(self) -> Point | None:
@@ -513,8 +506,6 @@ class Facts:
             if not shown:
                 return False
         return True
-
-    # -- of normal inputs
 
     def moments(self, sigma: float = 1.0) -> Moments | None:
         """Mean, second moment, variance and E[f′(z)²] for z ~ N(0, sigma²), to 1e-9, with the gains that follow.

@@ -20,14 +20,22 @@ def written(ecosystem):
         yield meaning, softknee.get(meaning.entry).at(**meaning.resolved({}))
 
 
+def same(one, other):
+    """ONNX's Swish is silu, and swish at beta = 1."""
+    if one.kind == "normalizer":
+        return one is other
+    np.testing.assert_allclose(one.value(*[POINTS] * len(one.inputs)), other.value(*[POINTS] * len(other.inputs)))
+    return True
+
+
 @pytest.mark.parametrize("ecosystem", names.ecosystems())
 def test_every_name_resolves_and_comes_back(ecosystem):
     for meaning, activation in written(ecosystem):
         if not meaning.fixed:
-            assert softknee.get(meaning.name, ecosystem=ecosystem) is activation
+            assert same(softknee.get(meaning.name, ecosystem=ecosystem), activation)
         back = activation.name_in(ecosystem)
         assert back is not None
-        assert softknee.get(back, ecosystem=ecosystem) is activation
+        assert same(softknee.get(back, ecosystem=ecosystem), activation)
 
 
 def test_one_name_means_different_functions():
@@ -131,14 +139,14 @@ def test_keras_computes_the_same(ecosystem, monkeypatch):
     keras = pytest.importorskip("keras")
     place = keras.activations if ecosystem == "keras" else keras.ops
     for meaning, activation in written(ecosystem):
-        x = keras.ops.convert_to_tensor(POINTS.astype(np.float32))
+        x = torch.from_numpy(POINTS).float()
         if meaning.name[0].isupper():
             found = getattr(keras.layers, meaning.name)(**meaning.fixed)(x[None])[0]
         elif activation.kind == "gated":
-            found = getattr(place, meaning.name)(keras.ops.concatenate([x, x]))
+            found = getattr(place, meaning.name)(torch.cat([x, x]))
         else:
             found = getattr(place, meaning.name)(x, **meaning.fixed)
-        agree(activation, keras.ops.convert_to_numpy(found))
+        agree(activation, found.detach().numpy())
 
 
 def test_onnx_computes_the_same():

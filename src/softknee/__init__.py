@@ -51,6 +51,7 @@ _PACKAGES = (
     "report",
     "verification",
 )
+_OPTIONAL = ("jax",)  # not for `import *`: their libraries may be missing
 
 __all__ = ["__version__", *sorted(_HOME), *_PACKAGES]
 
@@ -60,10 +61,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"softknee.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    if name in _PACKAGES:
+    if name in _PACKAGES or name in _OPTIONAL:
         return importlib.import_module(f"softknee.{name}")
     raise AttributeError(f"module 'softknee' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_OPTIONAL])

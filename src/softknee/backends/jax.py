@@ -64,15 +64,6 @@ class JaxTable(FloatTable):
         large = float(jnp.finfo(a.dtype).max) / 256
         return jnp.clip(a, -large, large)
 
-    def erfcx(self, x: Any) -> Any:
-        # For x ≥ 1, where `erfc_times` asks: a Chebyshev series of (x + 2)·erfcx(x) in q = (x − 2)/(x + 2), by Clenshaw.
-        q = 1.0 - 4.0 / (x + 2.0)
-        t = (2.0 * q - (1.0 + _LEAST)) / (1.0 - _LEAST)
-        following = last = jnp.zeros_like(t)
-        for c in _erfcx_series()[:0:-1]:
-            last, following = c + 2.0 * t * last - following, last
-        return (_erfcx_series()[0] + t * last - following) / (x + 2.0)
-
     def amax(self, x: Any) -> Any:
         # a shift, of which softmax does not depend
         return lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
@@ -85,22 +76,6 @@ class JaxTable(FloatTable):
 
     def cumulative(self, x: Any) -> Any:
         return jnp.cumsum(x, axis=-1)
-
-
-_LEAST = -1.0 / 3.0  # q at x = 1
-
-
-@functools.cache
-def _erfcx_series() -> tuple[float, ...]:
-    """Chebyshev coefficients, to 1e-16, from SciPy's erfcx."""
-    from scipy.special import erfcx
-
-    def function(t: Any) -> Any:
-        q = 0.5 * (t * (1.0 - _LEAST) + 1.0 + _LEAST)
-        x = 2.0 * (1.0 + q) / (1.0 - q)
-        return (x + 2.0) * erfcx(x)
-
-    return tuple(np.polynomial.Chebyshev.interpolate(function, 26).coef.tolist())
 
 
 OPS = JaxTable()

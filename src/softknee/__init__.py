@@ -45,13 +45,14 @@ _PACKAGES = (
     "facts",
     "functional",
     "identification",
+    "int8",
     "kernelization",
     "kernels",
     "nn",
     "report",
     "verification",
 )
-_OPTIONAL = ("jax",)  # not for `import *`: their libraries may be missing
+_OPTIONAL = ("jax", "onnx")  # not for `import *`: their libraries may be missing
 
 __all__ = ["__version__", *sorted(_HOME), *_PACKAGES]
 

@@ -15,6 +15,7 @@ _HOME = {
     "Activation": "catalog",
     "Parameter": "catalog",
     "activations": "catalog",
+    "define": "catalog",
     "elementwise": "catalog",
     "gated": "catalog",
     "get": "catalog",

@@ -37,7 +37,7 @@ class Choice:
             return what
         if isinstance(what, Facts):
             return cls(what.activation, what.parameters)
-        if isinstance(what, str) and FORMULA & set(what):
+        if isinstance(what, str) and FORMULA & set(what) and ":" not in what:
             written = define(what)
             return cls(written, written.defaults)
         name, colon, given = what.partition(":") if isinstance(what, str) else (what, "", "")
@@ -66,7 +66,7 @@ class Choice:
         return self.activation.to_dict() | plain(own)
 
 
-FORMULA = set("()*/+; ")  # what no name has
+FORMULA = set("()*/+-<>;")  # what no name has
 SWITCH = {"true": True, "false": False}
 
 Named: TypeAlias = "Activation | Choice | Facts | str"

@@ -27,6 +27,8 @@ _HOME = {
     "Report": "diagnosis",
     "Settings": "diagnosis",
     "diagnose": "diagnosis",
+    "Race": "diagnosis",
+    "race": "diagnosis",
     "watch": "diagnosis",
     "Kernelization": "kernelization",
     "kernelize": "kernelization",

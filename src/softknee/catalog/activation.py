@@ -7,7 +7,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -107,15 +107,17 @@ class Activation:
     conditions: tuple[Condition, ...] = ()
     stochastic: bool = False
     apply: Callable[..., Tensor] | None = None
+    given: Mapping[str, float] = field(default_factory=dict)  # what `at` was given
 
     def __repr__(self) -> str:
-        return f"<activation {self.name}>"
+        given = ", ".join(f"{name}={value:g}" for name, value in self.given.items())
+        return f"<activation {self.name}({given})>" if given else f"<activation {self.name}>"
 
     def __reduce__(self) -> Any:
         # By reference to the definition, as functions are pickled; equality stays identity.
         if "<locals>" in self.formula.__qualname__:
             raise pickle.PicklingError(f"cannot pickle the activation {self.name!r}: it is defined inside a function")
-        return (_definition, (self.formula.__module__, self.formula.__qualname__))
+        return (_definition, (self.formula.__module__, self.formula.__qualname__, dict(self.given)))
 
     def __copy__(self) -> Activation:
         return self
@@ -176,6 +178,28 @@ class Activation:
                 found = ", ".join(f"{name}={_failing(condition, name, resolved)}" for name in condition.names)
                 raise InputError(f"{self.name}: {found} is out of range; it must be {condition}")
         return resolved
+
+    def at(self, **parameters: float) -> Activation:
+        """The same activation with other defaults: `leaky_relu.at(negative_slope=0.2)`; itself where none differs.
+
+        Raises InputError as a call does, and for a tensor.
+        """
+        for name, value in parameters.items():
+            if isinstance(value, Tensor):
+                raise InputError(f"{self.name}: a default must be a number, and {name} is a tensor")
+        resolved = self.resolve(parameters)
+        differ = tuple((name, value) for name, value in resolved.items() if value != self.defaults[name])
+        return _at(self, differ) if differ else self
+
+    def name_in(self, ecosystem: str, opset: int | None = None) -> str | None:
+        """What another library calls it, with its arguments there: `gelu_tanh.name_in("onnx", opset=20)` is
+        "Gelu(approximate='tanh')". None where it has no name of its own there.
+
+        Raises InputError for an unknown ecosystem; `softknee.catalog.names.ecosystems()` lists them.
+        """
+        from .names import name_in
+
+        return name_in(self, ecosystem, opset)
 
     @functools.cached_property
     def expression(self) -> Expr:
@@ -343,7 +367,14 @@ def _word(name: str) -> str:
     return rf"\mathrm{{{escaped}}}"
 
 
-def _definition(module: str, qualname: str) -> Any:
+def _definition(module: str, qualname: str, given: Mapping[str, float]) -> Any:
     import importlib
 
-    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module)).at(**given)
+
+
+@functools.cache
+def _at(activation: Activation, given: tuple[tuple[str, float], ...]) -> Activation:
+    values = dict(given)
+    parameters = {name: replace(p, default=values.get(name, p.default)) for name, p in activation.parameters.items()}
+    return replace(activation, parameters=parameters, given={**activation.given, **values})

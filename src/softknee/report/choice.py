@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from softknee.catalog import Activation, get
+from softknee.catalog import Activation, define, get
 from softknee.errors import InputError
 from softknee.facts import Facts, Line, facts
 from softknee.plain import plain
@@ -26,7 +26,8 @@ class Choice:
     @classmethod
     def of(cls, what: Named) -> Choice:
         """The choice that `what` names: an Activation (at its defaults), Facts (at theirs), or a string, which is a
-        name or an alias, perhaps with parameters behind a colon: `elu:alpha=0.5`, `softplus:beta=2,threshold=20`.
+        name or an alias, perhaps with parameters behind a colon: `elu:alpha=0.5`, `softplus:beta=2,threshold=20`; or a
+        formula: `x * sigmoid(2 * x)`, whose parameters stand behind semicolons.
 
         Raises InputError for a name that is unknown and a parameter that is unknown, no number or out of range.
         """
@@ -34,6 +35,9 @@ class Choice:
             return what
         if isinstance(what, Facts):
             return cls(what.activation, what.parameters)
+        if isinstance(what, str) and FORMULA & set(what) and ":" not in what:
+            written = define(what)
+            return cls(written, written.defaults)
         name, colon, given = what.partition(":") if isinstance(what, str) else (what, "", "")
         activation = get(name)
         return cls(activation, activation.resolve(_parameters(activation, given) if colon else {}))
@@ -60,6 +64,7 @@ class Choice:
         return self.activation.to_dict() | plain(own)
 
 
+FORMULA = set("()*/+-<>;")  # what no name has
 SWITCH = {"true": True, "false": False}
 UNKNOWN = "unknown"
 

@@ -74,7 +74,10 @@ class Activation:
     from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). conditions: what
     holds between parameters. torch, torch_module, torch_arguments: what PyTorch calls it. module_name: the class in
     `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. stochastic: the formula takes
-    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call.
+    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call. core: of
+    the inner catalog, which has compiled kernels and is anchored to code that is not ours. unverified: what of the
+    formula is not checked against its paper or two implementations. equivalent_to: entries that are the same function
+    as this one at its defaults, with the parameters that make them so.
     """
 
     name: str
@@ -96,6 +99,9 @@ class Activation:
     tags: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     stochastic: bool = False
+    core: bool = False
+    unverified: str = ""
+    equivalent_to: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     apply: Callable[..., Tensor] | None = None
 
     def __repr__(self) -> str:
@@ -292,6 +298,9 @@ class Activation:
             "torch_module": self.torch_module,
             "layout": self.layout,
             "tags": self.tags,
+            "core": self.core,
+            "unverified": self.unverified,
+            "equivalent_to": {name: dict(given) for name, given in self.equivalent_to.items()},
         }
         from ..kernels.paths import choose
 

@@ -12,6 +12,7 @@ from .spec import elementwise
     torch="silu",
     torch_module="SiLU",
     tags=("hidden", "transformer"),
+    core=True,
 )
 def silu(x, ops):
     """Sigmoid-weighted linear unit, x·σ(x)."""
@@ -26,6 +27,7 @@ def silu(x, ops):
     torch_module="GELU",
     torch_arguments={"approximate": "none"},
     tags=("hidden", "transformer"),
+    core=True,
 )
 def gelu(x, ops):
     """Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left."""
@@ -55,6 +57,7 @@ def _gelu_tanh_stable(x, ops):
     torch_arguments={"approximate": "tanh"},
     module_name="GELUTanh",
     tags=("hidden", "transformer"),
+    core=True,
 )
 def gelu_tanh(x, ops):
     """GELU's tanh approximation, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); up to 4.7e-4 from the exact one."""
@@ -67,6 +70,7 @@ def gelu_tanh(x, ops):
     limits=(0.0, math.inf),
     module_name="QuickGELU",
     tags=("hidden", "transformer"),
+    core=True,
 )
 def quick_gelu(x, ops):
     """GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one."""
@@ -86,6 +90,7 @@ def _mish_stable(x, ops):
     torch="mish",
     torch_module="Mish",
     tags=("hidden", "cnn"),
+    core=True,
 )
 def mish(x, ops):
     """Self-gated by the tanh of softplus, x·tanh(log(1 + eˣ))."""

@@ -93,20 +93,30 @@ class Facts:
         # of equals, the one nearest to 0 is the one to show
         with np.errstate(over="ignore"):
             value, _, x = min(zip(np.round(values, 14), np.abs(candidates), candidates, strict=True))
-        if not value <= min(sign * end for end in self.limits) or not math.isfinite(value):
+        if not value <= min((sign * end for end in self._ends), default=math.inf) or not math.isfinite(value):
             return None
         return Point(x, float(self.value(x)))
 
     @functools.cached_property
     def range(self) -> Interval:
         """Infimum and supremum of f."""
-        low = min([*self.limits, *([self.minimum.value] if self.minimum else [])])
-        high = max([*self.limits, *([self.maximum.value] if self.maximum else [])])
+        low = min([*self._ends, *([self.minimum.value] if self.minimum else [])])
+        high = max([*self._ends, *([self.maximum.value] if self.maximum else [])])
         return Interval(low, high)
 
     @functools.cached_property
+    def _ends(self) -> tuple[float, ...]:
+        """What f comes near to at the ends; both infinities where it swings ever further (x·cos x)."""
+        ends: tuple[float, ...] = tuple(end for end in self.limits if not math.isnan(end))
+        swings = len(ends) < 2 and np.any(_grows(*self.value(np.array([-1e4, 1e4, -1e8, 1e8])).reshape(2, 2)))
+        return (*ends, -math.inf, math.inf) if swings else ends
+
+    @functools.cached_property
     def limits(self) -> tuple[float, float]:
-        """f(−∞) and f(+∞); where the definition gives NaN there, from how it grows."""
+        """f(−∞) and f(+∞); where the definition gives NaN there, from how it grows. NaN where it is periodic."""
+        stated = self.activation.limits or (0.0, 0.0)
+        if any(map(math.isnan, stated)):
+            return stated
         near, far, ends = self.value(np.array([-1e4, 1e4, -1e8, 1e8, -math.inf, math.inf])).reshape(3, 2)
         grown = np.where(_grows(near, far), np.copysign(math.inf, far), far)
         low, high = (np.where(np.isnan(ends), grown, ends) + 0.0).tolist()  # no −0

@@ -1,6 +1,6 @@
 """Gated activations: f(gate)·up, of two projections of the same input."""
 
-from .rectifiers import relu, relu2, thresholded_relu
+from .rectifiers import relu, thresholded_relu
 from .sigmoids import sigmoid, softcap, tanh
 from .smooth import gelu, gelu_tanh, quick_gelu, silu
 from .spec import gated
@@ -131,7 +131,8 @@ def bilinear(gate, up, ops):
 )
 def relu2_glu(gate, up, ops):
     """Squared-ReLU-gated linear unit, max(gate, 0)²·up."""
-    return relu2.on(ops, gate) * up
+    # gate·up first: the square may overflow where the product does not
+    return ops.where(gate <= 0.0, 0.0, gate * (gate * up))
 
 
 @gated(
@@ -141,7 +142,7 @@ def relu2_glu(gate, up, ops):
 )
 def drelu(gate, up, ops):
     """relu(gate)·relu(up): both must be positive, for sparsity."""
-    return relu.on(ops, gate) * relu.on(ops, up)
+    return ops.where(gate <= 0.0, 0.0, ops.where(up <= 0.0, 0.0, gate * up))
 
 
 @gated(

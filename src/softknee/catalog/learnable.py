@@ -63,14 +63,15 @@ def _times(a, x, ops):
     return ops.where(ops.abs(x) < math.inf, a * x, ops.where(ops.abs(a) <= 0.0, 0.0, a * x))
 
 
-def _expanded(value, x, ops, alpha):
-    """x·(g·(1 + 2·alpha) − alpha) of value = x·g; by alpha 2·value − x, a difference that cancels nowhere but at 0."""
-    return value + 2.0 * _times(alpha, value, ops) - _times(alpha, x, ops)
+def _expanded(value, g, h, x, ops, alpha):
+    """x·(g·(1 + 2·alpha) − alpha) of value = x·g and h = 2·g − 1: by terms that cannot be ∞ − ∞; by alpha x·h."""
+    left = (1.0 + 2.0 * alpha) * value - _times(alpha, x, ops)
+    return ops.with_slope(ops.where(x > 0.0, x * (g + alpha * h), left), alpha, x * h)
 
 
 def _xatlu_stable(x, ops, *, alpha):
-    value = _expanded(atlu.on(ops, x), x, ops, alpha)
-    return ops.with_slope(value, alpha, 2.0 / ops.pi * x * ops.atan(x))
+    angle = ops.atan(x) / ops.pi
+    return _expanded(atlu.on(ops, x), angle + 0.5, 2.0 * angle, x, ops, alpha)
 
 
 @elementwise(
@@ -87,9 +88,8 @@ def xatlu(x, ops, *, alpha=0.0):
 
 
 def _xgelu_stable(x, ops, *, alpha):
-    return ops.with_slope(
-        _expanded(gelu.on(ops, x), x, ops, alpha), alpha, x * ops.erf(x / ops.sqrt(2.0))
-    )
+    u = x / ops.sqrt(2.0)
+    return _expanded(gelu.on(ops, x), 0.5 * ops.erfc(-u), ops.erf(u), x, ops, alpha)
 
 
 @elementwise(
@@ -106,7 +106,7 @@ def xgelu(x, ops, *, alpha=0.0):
 
 
 def _xsilu_stable(x, ops, *, alpha):
-    return ops.with_slope(_expanded(silu.on(ops, x), x, ops, alpha), alpha, x * ops.tanh(0.5 * x))
+    return _expanded(silu.on(ops, x), ops.sigmoid(x), ops.tanh(0.5 * x), x, ops, alpha)
 
 
 @elementwise(
@@ -144,8 +144,8 @@ def pelu(x, ops, *, a=1.0, b=1.0):
 )
 def arelu(x, ops, *, alpha=0.9, beta=2.0):
     """Attention-based ReLU: (1 + σ(beta))·x above zero, clip(alpha, 0.01, 0.99)·x below."""
-    slope = ops.minimum(0.99, ops.maximum(0.01, alpha))
-    return ops.where(x > 0.0, (1.0 + ops.sigmoid(beta)) * x, slope * x)
+    left = ops.where(alpha < 0.01, 0.01 * x, ops.where(alpha > 0.99, 0.99 * x, alpha * x))
+    return ops.where(x > 0.0, (1.0 + ops.sigmoid(beta)) * x, left)
 
 
 @elementwise(
@@ -180,7 +180,7 @@ def srelu(x, ops, *, t_left=0.0, a_left=0.2, t_right=0.4, a_right=1.0):
 @elementwise(
     aliases=("aplu",),
     source="Agostinelli et al. 2014, arXiv:1412.6830",
-    limits=(-math.inf, math.inf),
+    limits=(math.inf, math.inf),
     learnable=("a", "b"),
     module_name="APL",
     tags=("hidden", "learnable"),
@@ -191,8 +191,13 @@ def apl(x, ops, *, a=0.2, b=0.0):
 
 
 def _acon_c_stable(x, ops, *, p1, p2, beta):
+    # with v = beta·u, ∂f/∂p1 = x·(σ(v) + v·σ′(v)) and ∂f/∂p2 = x·(σ(−v) − v·σ′(v)), where 1 − σ(v) cancels
     u = (p1 - p2) * x
-    return u * ops.sigmoid(beta * u) + _times(p2, x, ops)
+    v = beta * u
+    value = u * ops.sigmoid(v) + _times(p2, x, ops)
+    bell = 0.25 * x * v * ops.sech2(0.5 * v)
+    value = ops.with_slope(value, p1, x * ops.sigmoid(v) + bell)
+    return ops.with_slope(value, p2, x * ops.sigmoid(-v) - bell)
 
 
 @elementwise(
@@ -212,8 +217,9 @@ def acon_c(x, ops, *, p1=1.0, p2=0.0, beta=1.0):
 def _smu_stable(x, ops, *, alpha, mu):
     # 1 + erf(u) = erfc(−u), which does not cancel on the left
     u = mu * (1.0 - alpha) * x
-    share = 0.5 * (1.0 - alpha) * ops.erfc(ops.abs(u))
-    return ops.where(u < 0.0, _times(alpha, x, ops) + x * share, x - x * share)
+    share = 0.5 * (1.0 - alpha)
+    left = _times(alpha, x, ops) + x * share * ops.erfc(-u)
+    return ops.where(u < 0.0, left, x - x * share * ops.erfc(u))
 
 
 @elementwise(
@@ -253,7 +259,7 @@ def tlu(x, ops, *, tau=0.0):
 def star_relu(x, ops, *, scale=0.8944, bias=-0.4472):
     """scale·max(x, 0)² + bias, which start as the mean 0 and variance 1 of a normal input."""
     positive = ops.maximum(x, 0.0)
-    return scale * (positive * positive) + bias
+    return scale * positive * positive + bias
 
 
 @elementwise(

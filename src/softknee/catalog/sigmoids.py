@@ -154,24 +154,3 @@ def lecun_tanh(x, ops, *, alpha=1.7159, beta=2 / 3):
 def penalized_tanh(x, ops, *, a=0.25):
     """tanh(x) above zero, a·tanh(x) below."""
     return ops.where(x > 0.0, ops.tanh(x), a * ops.tanh(x))
-
-
-def _soft_clipping_stable(x, ops, *, alpha):
-    # Right of 1/2 by softplus(u) = u + softplus(−u). f′ = σ(u) − σ(u − alpha) = σ(u)·σ(alpha − u)·(1 − e^−alpha).
-    u, v = alpha * x, alpha * (x - 1.0)
-    left = (ops.softplus(u) - ops.softplus(v)) / alpha
-    right = 1.0 + (ops.softplus(-u) - ops.softplus(-v)) / alpha
-    slope = -ops.sigmoid(u) * ops.sigmoid(-v) * ops.expm1(-alpha)
-    return ops.with_slope(ops.where(x < 0.5, left, right), x, slope)
-
-
-@elementwise(
-    source="Klimek & Perelstein 2018, arXiv:1810.11509",
-    stable=_soft_clipping_stable,
-    limits=(0.0, 1.0),
-    conditions=("0 < alpha", "alpha < inf"),
-    tags=("gate",),
-)
-def soft_clipping(x, ops, *, alpha=1.0):
-    """x clipped to [0, 1] with rounded corners, log((1 + e^(alpha·x))/(1 + e^(alpha·(x − 1))))/alpha."""
-    return (ops.softplus(alpha * x) - ops.softplus(alpha * (x - 1.0))) / alpha

@@ -1,6 +1,6 @@
 """Against implementations that are not ours: a formula that is wrong everywhere is caught here. Kinks as in PyTorch.
 
-Every entry of the catalog has an anchor: 64 points of PyTorch's function where there is one, else SciPy's, ONNX's
+Every entry of the core has an anchor: 64 points of PyTorch's function where there is one, else SciPy's, ONNX's
 reference evaluator's, the code of the models that transformers ships, or entmax's.
 """
 

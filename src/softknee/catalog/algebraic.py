@@ -115,6 +115,7 @@ def _atlu_stable(x, ops):
     limits=(-1.0 / math.pi, math.inf),
     module_name="ATLU",
     tags=("hidden",),
+    equivalent_to={"iglu": {}, "xatlu": {}},
 )
 def atlu(x, ops):
     """Arctan linear unit, x·(atan(x)/π + 1/2): gated by the distribution function of a Cauchy variable."""

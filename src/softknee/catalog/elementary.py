@@ -70,7 +70,7 @@ def symexp(x, ops):
     return ops.where(x > 0.0, ops.expm1(x), -ops.expm1(-x))
 
 
-@elementwise(aliases=("vrelu", "modulus"), source="-", limits=(math.inf, math.inf), tags=("hidden",))
+@elementwise(aliases=("vrelu", "modulus"), source="-", limits=(math.inf, math.inf), equivalent_to={"leaky_relu": {"negative_slope": -1.0}, "prelu": {"weight": -1.0}, "apl": {"a": 1.0}})
 def abs(x, ops):
     """The absolute value, |x|. Derivative 0 at 0."""
     return ops.abs(x)

@@ -163,6 +163,7 @@ def gtu(gate, up, ops):
     conditions=("0 <= threshold",),
     module_name="FATReLUGLU",
     tags=("ffn", "sparse", "llm"),
+    equivalent_to={"reglu": {}},
 )
 def fatrelu_glu(gate, up, ops, *, threshold=0.0):
     """ReLU-gated linear unit whose gate must pass a threshold, which each model states: gate·up where gate is above."""

@@ -15,6 +15,7 @@ from .spec import elementwise
     torch_module="PReLU",
     tags=("hidden", "cnn", "learnable"),
     core=True,
+    equivalent_to={"leaky_relu": {"negative_slope": 0.25}, "apl": {"a": -0.25}},
 )
 def prelu(x, ops, *, weight=0.25):
     """Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1."""
@@ -166,6 +167,7 @@ def lelelu(x, ops, *, alpha=1.0):
     learnable=("t_left", "a_left", "t_right", "a_right"),
     module_name="SReLU",
     tags=("hidden", "learnable"),
+    equivalent_to={"leaky_relu": {"negative_slope": 0.2}, "prelu": {"weight": 0.2}, "apl": {"a": -0.2}},
 )
 def srelu(x, ops, *, t_left=0.0, a_left=0.2, t_right=0.4, a_right=1.0):
     """S-shaped ReLU: x between two thresholds, slopes of its own beyond each, all four learned.
@@ -184,6 +186,7 @@ def srelu(x, ops, *, t_left=0.0, a_left=0.2, t_right=0.4, a_right=1.0):
     learnable=("a", "b"),
     module_name="APL",
     tags=("hidden", "learnable"),
+    equivalent_to={"leaky_relu": {"negative_slope": -0.2}, "prelu": {"weight": -0.2}},
 )
 def apl(x, ops, *, a=0.2, b=0.0):
     """Adaptive piecewise linear unit with one hinge, max(x, 0) + a·max(b − x, 0). The paper's has up to five."""
@@ -270,6 +273,7 @@ def star_relu(x, ops, *, scale=0.8944, bias=-0.4472):
     conditions=("-inf < alpha", "alpha < inf"),
     module_name="DyT",
     tags=("normalization", "transformer", "learnable"),
+    equivalent_to={"lecun_tanh": {"alpha": 1.0, "beta": 0.5}},
 )
 def dyt(x, ops, *, alpha=0.5, weight=1.0, bias=0.0):
     """Dynamic tanh, weight·tanh(alpha·x) + bias, in the place of a layer norm."""

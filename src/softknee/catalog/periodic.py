@@ -71,6 +71,7 @@ def _snake_stable(x, ops, *, alpha):
     limits=(-math.inf, math.inf),
     learnable=("alpha",),
     tags=("periodic", "audio", "learnable"),
+    equivalent_to={"snake_beta": {}},
 )
 def snake(x, ops, *, alpha=1.0):
     """x + sin²(alpha·x)/(alpha + 1e-9), alpha learned; the guard is that of the published modules."""

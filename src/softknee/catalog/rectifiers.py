@@ -5,7 +5,7 @@ import math
 from .spec import elementwise
 
 
-@elementwise(aliases=("linear",), source="-", limits=(-math.inf, math.inf), torch_module="Identity", core=True)
+@elementwise(aliases=("linear",), source="-", limits=(-math.inf, math.inf), torch_module="Identity", core=True, equivalent_to={"leaky_relu": {"negative_slope": 1.0}, "prelu": {"weight": 1.0}, "softshrink": {"lambd": 0.0}, "apl": {"a": -1.0}})
 def identity(x, ops):
     """The identity, x: no activation."""
     return x
@@ -19,6 +19,10 @@ def identity(x, ops):
     torch_module="ReLU",
     tags=("hidden", "cnn"),
     core=True,
+    equivalent_to={
+        "leaky_relu": {"negative_slope": 0.0}, "prelu": {"weight": 0.0}, "elu": {"alpha": 0.0}, "threshold": {}, "tlu": {},
+        "apl": {"a": 0.0}, "serlu": {"scale": 1.0, "alpha": 0.0},
+    },
 )
 def relu(x, ops):
     """Rectified linear unit, max(x, 0). Derivative 0 at 0."""
@@ -32,6 +36,7 @@ def relu(x, ops):
     torch_module="ReLU6",
     tags=("hidden", "cnn", "mobile"),
     core=True,
+    equivalent_to={"hardtanh": {"min_val": 0.0, "max_val": 6.0}},
 )
 def relu6(x, ops):
     """ReLU capped at 6, for low-precision hardware. Derivative 0 at 0 and at 6."""
@@ -45,6 +50,7 @@ def relu6(x, ops):
     module_name="ReLU2",
     tags=("hidden", "transformer", "llm"),
     core=True,
+    equivalent_to={"star_relu": {"scale": 1.0, "bias": 0.0}, "repu": {"power": 2.0}},
 )
 def relu2(x, ops):
     """Squared ReLU, max(x, 0)²."""
@@ -61,6 +67,7 @@ def relu2(x, ops):
     torch_module="LeakyReLU",
     tags=("hidden", "cnn"),
     core=True,
+    equivalent_to={"prelu": {"weight": 0.01}, "lelelu": {}, "apl": {"a": -0.01}},
 )
 def leaky_relu(x, ops, *, negative_slope=0.01):
     """x above zero, negative_slope·x below. Derivative at 0 is the slope."""
@@ -103,6 +110,7 @@ def hardtanh(x, ops, *, min_val=-1.0, max_val=1.0):
     torch_module="ELU",
     tags=("hidden",),
     core=True,
+    equivalent_to={"celu": {}, "pelu": {}},
 )
 def elu(x, ops, *, alpha=1.0):
     """Exponential linear unit: x above zero, alpha·(eˣ − 1) below."""

@@ -26,6 +26,7 @@ def sigmoid(x, ops):
     torch_module="Hardsigmoid",
     tags=("gate", "cnn", "mobile"),
     core=True,
+    equivalent_to={"hard_sigmoid_02": {"alpha": 1 / 6}},
 )
 def hardsigmoid(x, ops):
     """Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3."""
@@ -39,6 +40,7 @@ def hardsigmoid(x, ops):
     torch_module="Tanh",
     tags=("gate", "hidden"),
     core=True,
+    equivalent_to={"softcap": {"cap": 1.0}, "penalized_tanh": {"a": 1.0}, "lecun_tanh": {"alpha": 1.0, "beta": 1.0}},
 )
 def tanh(x, ops):
     """The hyperbolic tangent."""
@@ -126,6 +128,7 @@ def hard_sigmoid_02(x, ops, *, alpha=0.2, beta=0.5):
     source="Courbariaux et al. 2015, arXiv:1511.00363; Blondel et al. 2019, arXiv:1901.02324",
     limits=(0.0, 1.0),
     tags=("gate", "sparse"),
+    equivalent_to={"hard_sigmoid_02": {"alpha": 0.5}},
 )
 def sparse_sigmoid(x, ops):
     """clip((x + 1)/2, 0, 1), the derivative of sparse_plus. Derivative 0 at ±1."""

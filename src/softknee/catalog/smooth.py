@@ -13,6 +13,7 @@ from .spec import elementwise
     torch_module="SiLU",
     tags=("hidden", "transformer"),
     core=True,
+    equivalent_to={"swish": {}, "xsilu": {}, "acon_c": {}, "b_silu": {"alpha": 0.0}},
 )
 def silu(x, ops):
     """Sigmoid-weighted linear unit, x·σ(x)."""
@@ -28,6 +29,7 @@ def silu(x, ops):
     torch_arguments={"approximate": "none"},
     tags=("hidden", "transformer"),
     core=True,
+    equivalent_to={"xgelu": {}, "smu": {"alpha": 0.0, "mu": 0.5**0.5}},
 )
 def gelu(x, ops):
     """Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left."""
@@ -71,6 +73,7 @@ def gelu_tanh(x, ops):
     module_name="QuickGELU",
     tags=("hidden", "transformer"),
     core=True,
+    equivalent_to={"swish": {"beta": 1.702}},
 )
 def quick_gelu(x, ops):
     """GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one."""

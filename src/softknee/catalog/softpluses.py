@@ -103,6 +103,7 @@ def sparse_plus(x, ops):
     conditions=("0 < beta", "beta < inf"),
     module_name="SmeLU",
     tags=("positive", "hidden"),
+    equivalent_to={"sparse_plus": {}},
 )
 def smelu(x, ops, *, beta=1.0):
     """Smooth ReLU: 0 below −beta, x above beta, the parabola (x + beta)²/(4·beta) between."""

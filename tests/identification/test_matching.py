@@ -245,8 +245,8 @@ def test_gated_near_misses_are_unknown(name):
 
 
 def test_clamped_after_silu():
-    found = match(lambda g, u: F.silu(g).clamp(max=16) * u.clamp(-16, 16), inputs=2)
-    assert (found.activation, found.parameters) == ("swiglu_step", {"limit": 16.0})
+    found = match(lambda g, u: F.silu(g).clamp(max=7) * u.clamp(-7, 7), inputs=2)
+    assert (found.activation, found.parameters) == ("swiglu_step", {"limit": 7.0})
 
 
 def test_what_could_be_anything_is_named_only_if_asked_for():

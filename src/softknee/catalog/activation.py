@@ -103,6 +103,7 @@ class Activation:
     unverified: str = ""
     equivalent_to: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     apply: Callable[..., Tensor] | None = None
+    _composite: Composite | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         return f"<activation {self.name}>"
@@ -190,10 +191,21 @@ class Activation:
     def names(self) -> tuple[str, ...]:
         return (*self.inputs, *self.parameters)
 
-    @functools.cached_property
+    @property
     def composite(self) -> Composite:
         """The differentiable composite in PyTorch, of `names` in order."""
-        return Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
+        if torch.compiler.is_compiling() or self._composite is None:
+            self._make_composite()
+        assert self._composite is not None
+        return self._composite
+
+    # At first use, which may be under Dynamo: it cannot trace how, but it runs what is marked as constant.
+    def _make_composite(self) -> None:
+        if self._composite is None:
+            made = Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
+            object.__setattr__(self, "_composite", made)
+
+    _make_composite._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.cached_property
     def sampled(self) -> Composite:

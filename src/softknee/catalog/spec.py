@@ -89,8 +89,8 @@ def _define(
         # Here, so that a definition that cannot be traced is refused where it stands. The catalog's own can, its tests
         # say: 0.3 ms each that most programs need for a few of them.
         activation.composite  # noqa: B018
-        if stochastic:
-            activation.sampled  # noqa: B018
+    if kind != "normalizer" and stochastic:
+        activation.sampled  # noqa: B018
     return activation
 
 

@@ -79,7 +79,7 @@ def _of_ones_own(activation: Any) -> bool:
 def _telling(activation: Any) -> bool:
     if activation.kind == "elementwise":
         return "hidden" in activation.tags and not activation.parameters
-    return activation.kind == "gated" and {node.op for node in walk(activation.expression)} != {"symbol", "mul"}
+    return "ffn" in activation.tags and {node.op for node in walk(activation.expression)} != {"symbol", "mul"}
 
 
 def tolerance(dtype: torch.dtype) -> float:

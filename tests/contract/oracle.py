@@ -81,9 +81,7 @@ def allowed(activation: Activation, point: tuple[float, ...], *order: int, **par
     return math.fsum(_allowances(activation, point, *order, **parameters))
 
 
-def within(
-    value: float, activation: Activation, point: tuple[float, ...], /, *order: int, **parameters: float
-) -> bool:
+def within(value: float, activation: Activation, point: tuple[float, ...], /, *order: int, **parameters: float) -> bool:
     """Whether `value` keeps the bound `allowed`, whose terms are only computed so far as they are needed."""
     truth = exact(activation, point, *order, **parameters)
     if not math.isfinite(value) or math.isinf(float(truth)):

@@ -1,4 +1,5 @@
-"""Every elementwise entry of the core as the activation of a small network: diagnosed, watched, healthy when initialised for it."""
+"""Every elementwise entry of the core as the activation of a small network: diagnosed, watched, healthy when
+initialised for it."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def isrlu(x, ops, *, alpha=1.0):
 
 
 def _pflu_stable(x, ops):
-    # With q = 1/√(1 + x²) and t = x·q, 1 + t = q²/(1 − t) does not cancel on the left; there f = x/2/(r·(r − x)), r = 1/q,
-    # divided through by x². f′ = (1 + t + t·q²)/2 and f″ = q³·(3q² − 1)/2.
+    # With q = 1/√(1 + x²) and t = x·q, 1 + t = q²/(1 − t) does not cancel on the left; there f = x/2/(r·(r − x)),
+    # r = 1/q, divided through by x². f′ = (1 + t + t·q²)/2 and f″ = q³·(3q² − 1)/2.
     q, t = _inverse_root(x, ops), _root_quotient(x, ops)
     s = ops.sqrt(1.0 + 1.0 / x / x)
     value = ops.where(x < -1.0, 0.5 / x / (s * (1.0 + s)), 0.5 * x * (1.0 + t))

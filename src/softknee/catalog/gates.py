@@ -139,6 +139,7 @@ def relu2_glu(gate, up, ops):
     source="Song et al. 2024 (Turbo Sparse), arXiv:2406.05955",
     module_name="DReLU",
     tags=("ffn", "sparse", "llm"),
+    unverified="the paper was not read, nor two implementations",
 )
 def drelu(gate, up, ops):
     """relu(gate)·relu(up): both must be positive, for sparsity."""

@@ -130,6 +130,7 @@ def xsilu(x, ops, *, alpha=0.0):
     conditions=("0 < a", "a < inf", "0 < b", "b < inf"),
     module_name="PELU",
     tags=("hidden", "learnable"),
+    unverified="one implementation agrees (keras-contrib); the paper was not read",
 )
 def pelu(x, ops, *, a=1.0, b=1.0):
     """ELU with a learned slope and knee: a/b·x above zero, a·(exp(x/b) − 1) below."""
@@ -332,6 +333,7 @@ def srs(x, ops, *, alpha=2.0, beta=3.0):
     learnable=("a0", "a1", "a2", "a3"),
     module_name="PolyReLU",
     tags=("hidden", "llm", "learnable"),
+    unverified="that a0 starts at 0",
 )
 def poly_relu(x, ops, *, a0=0.0, a1=1 / 3, a2=1 / 3, a3=1 / 3):
     """a0 + a1·r + a2·r² + a3·r³ of r = max(x, 0), the coefficients learned."""

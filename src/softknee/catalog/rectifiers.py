@@ -5,7 +5,19 @@ import math
 from .spec import elementwise
 
 
-@elementwise(aliases=("linear",), source="-", limits=(-math.inf, math.inf), torch_module="Identity", core=True, equivalent_to={"leaky_relu": {"negative_slope": 1.0}, "prelu": {"weight": 1.0}, "softshrink": {"lambd": 0.0}, "apl": {"a": -1.0}})
+@elementwise(
+    aliases=("linear",),
+    source="-",
+    limits=(-math.inf, math.inf),
+    torch_module="Identity",
+    core=True,
+    equivalent_to={
+        "leaky_relu": {"negative_slope": 1.0},
+        "prelu": {"weight": 1.0},
+        "softshrink": {"lambd": 0.0},
+        "apl": {"a": -1.0},
+    },
+)
 def identity(x, ops):
     """The identity, x: no activation."""
     return x
@@ -20,8 +32,13 @@ def identity(x, ops):
     tags=("hidden", "cnn"),
     core=True,
     equivalent_to={
-        "leaky_relu": {"negative_slope": 0.0}, "prelu": {"weight": 0.0}, "elu": {"alpha": 0.0}, "threshold": {}, "tlu": {},
-        "apl": {"a": 0.0}, "serlu": {"scale": 1.0, "alpha": 0.0},
+        "leaky_relu": {"negative_slope": 0.0},
+        "prelu": {"weight": 0.0},
+        "elu": {"alpha": 0.0},
+        "threshold": {},
+        "tlu": {},
+        "apl": {"a": 0.0},
+        "serlu": {"scale": 1.0, "alpha": 0.0},
     },
 )
 def relu(x, ops):
@@ -223,6 +240,7 @@ def _repu_stable(x, ops, *, power):
     conditions=("1 < power", "power < inf"),
     module_name="RePU",
     tags=("hidden",),
+    unverified="the paper was not read",
 )
 def repu(x, ops, *, power=3.0):
     """Rectified power unit, max(x, 0)^power: power 2 is relu2."""

@@ -78,9 +78,7 @@ def same(activation: Activation, other: Activation, parameters: dict[str, float]
     return _distance(other.value(*points, **parameters), activation.value(*points))[0] <= SAME
 
 
-def _parameters(
-    activation: Activation, points: tuple[np.ndarray, ...], values: np.ndarray
-) -> dict[str, float] | None:
+def _parameters(activation: Activation, points: tuple[np.ndarray, ...], values: np.ndarray) -> dict[str, float] | None:
     if _distance(activation.value(*points), values)[0] <= SAME:
         return {}
     free = _free(activation) if activation.parameters and np.isfinite(values).all() else ()

@@ -3,10 +3,11 @@
 A candidate is accepted where it agrees at every probe within `tolerance(dtype)`, so constants are tight: 1.773 is not
 1.702, and the tanh form of GELU (4.7e-4 away) is not the exact one, while spellings that differ only in rounding or in
 the printed digits of a constant (2e-7) are the same. Of candidates that are the same function, the one with the fewest
-parameters is named, one of the core before others. Parameters are fitted by least squares, within their conditions; one that only says where a
-function jumps is bisected, where it is the only one (else it keeps its default). A parameter that the probes do not
-tell, such as a limit beyond them, is no fit. Where nothing fits, the answer is "unknown" with the nearest neighbour
-and how far away it is. The function is evaluated at 512 points at most, and at 512 more where it jumps.
+parameters is named, one of the core before others. Parameters are fitted by least squares, within their conditions; one
+that only says where a function jumps is bisected, where it is the only one (else it keeps its default). A parameter
+that the probes do not tell, such as a limit beyond them, is no fit. Where nothing fits, the answer is "unknown" with
+the nearest neighbour and how far away it is. The function is evaluated at 512 points at most, and at 512 more where it
+jumps.
 """
 
 from __future__ import annotations

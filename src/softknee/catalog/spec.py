@@ -85,7 +85,7 @@ def _define(
     activation.resolve(activation.defaults)  # which must keep its own conditions
     object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
     object.__setattr__(activation, "__name__", name)
-    if kind != "normalizer" and not formula.__module__.startswith(f"{__package__}."):
+    if kind != "normalizer" and not (formula.__module__ or "").startswith(f"{__package__}."):
         # Here, so that a definition that cannot be traced is refused where it stands. The catalog's own can, its tests
         # say: 0.3 ms each that most programs need for a few of them.
         activation.composite  # noqa: B018

@@ -31,7 +31,8 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 def points(activation, order, **parameters):
     """Away from kinks where derivatives are asked for: within 1e-40 the oracle's own differences would straddle one."""
     defaults = parameters == activation.defaults
-    x = [*TINY, *MIDDLE, *TAILS, *np.random.default_rng(0).normal(0, 3, 40)] if defaults else FEW
+    every = [*TINY, *MIDDLE, *TAILS, *np.random.default_rng(0).normal(0, 3, 40)]
+    x = FEW if not defaults else every if activation.core else [*FEW, *MIDDLE]
     breakpoints = facts(activation, **parameters).breakpoints
     breakpoints = [b for b in breakpoints if abs(b) < NEAR or not periodic(activation)]
     x = [v for v in x if abs(v) < NEAR or not periodic(activation)]

@@ -172,6 +172,7 @@ ANCHORS = {a.name: pytorch(a) for a in softknee.activations() if a.torch and a.k
 }
 # of the wide catalog
 ANCHORS |= {
+    "threshold": F.threshold,
     "gelu_10": act2fn("gelu_10"),
     "exp": torch.exp,
     "expm1": torch.special.expm1,

@@ -183,8 +183,6 @@ def hardswish(x, ops):
 @elementwise(
     source="Collobert et al. 2011, Torch7; PyTorch Threshold",
     limits=(0.0, math.inf),
-    torch="threshold",
-    torch_module="Threshold",
     tags=("hidden",),
 )
 def threshold(x, ops, *, threshold=0.0, value=0.0):

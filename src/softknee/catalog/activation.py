@@ -84,7 +84,10 @@ class Activation:
     from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). conditions: what
     holds between parameters. torch, torch_module, torch_arguments: what PyTorch calls it. module_name: the class in
     `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. stochastic: the formula takes
-    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call.
+    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call. core: of
+    the inner catalog, which has compiled kernels and is anchored to code that is not ours. unverified: what of the
+    formula is not checked against its paper or two implementations. equivalent_to: entries that are the same function
+    as this one at its defaults, with the parameters that make them so.
     """
 
     name: str
@@ -106,8 +109,12 @@ class Activation:
     tags: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     stochastic: bool = False
+    core: bool = False
+    unverified: str = ""
+    equivalent_to: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     apply: Callable[..., Tensor] | None = None
     given: Mapping[str, float] = field(default_factory=dict)  # what `at` was given
+    _composite: Composite | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value:g}" for name, value in self.given.items())
@@ -218,10 +225,21 @@ class Activation:
     def names(self) -> tuple[str, ...]:
         return (*self.inputs, *self.parameters)
 
-    @functools.cached_property
+    @property
     def composite(self) -> Composite:
         """The differentiable composite in PyTorch, of `names` in order."""
-        return Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
+        if torch.compiler.is_compiling() or self._composite is None:
+            self._make_composite()
+        assert self._composite is not None
+        return self._composite
+
+    # At first use, which may be under Dynamo: it cannot trace how, but it runs what is marked as constant.
+    def _make_composite(self) -> None:
+        if self._composite is None:
+            made = Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
+            object.__setattr__(self, "_composite", made)
+
+    _make_composite._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.cached_property
     def sampled(self) -> Composite:
@@ -326,6 +344,9 @@ class Activation:
             "torch_module": self.torch_module,
             "layout": self.layout,
             "tags": self.tags,
+            "core": self.core,
+            "unverified": self.unverified,
+            "equivalent_to": {name: dict(given) for name, given in self.equivalent_to.items()},
         }
         from ..kernels.paths import choose
 

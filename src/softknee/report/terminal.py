@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softknee.catalog import Activation
@@ -444,6 +444,8 @@ def _activations(several: Sequence[Choice], console: Console) -> None:
         told = {
             "used for": ", ".join(filter(None, (USES.get(tag, tag.replace("-", " ")) for tag in activation.tags))),
             "also called": ", ".join(activation.aliases),
+            "the same as": ", ".join(map(_call, activation.equivalent_to.items())),
+            "not verified": activation.unverified,
             "source": activation.source.strip("-"),
         }
         for name, words in told.items():
@@ -496,6 +498,12 @@ def _zeros(facts: Facts) -> str:
 
 def _point(found: Any, none: str) -> str:
     return none if found is None else f"{number(found.value)} at {number(found.x)}"
+
+
+def _call(entry: tuple[str, Mapping[str, float]]) -> str:
+    """softcap(cap=1)."""
+    name, given = entry
+    return f"{name}({', '.join(f'{key}={value:.6g}' for key, value in given.items())})" if given else name
 
 
 def _in_torch(choice: Choice) -> str:

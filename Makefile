@@ -30,7 +30,7 @@ demo: install  ## a network that does not learn: the cause, the repair, the proo
 	@$(BIN)/softknee demo --output build/demo
 
 test: install  ## the whole suite, at most 10 minutes on 2 cores
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 check: install  ## lint, format, types, generated files
 	@$(BIN)/ruff check .

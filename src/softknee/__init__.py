@@ -15,6 +15,7 @@ _HOME = {
     "Activation": "catalog",
     "Parameter": "catalog",
     "activations": "catalog",
+    "define": "catalog",
     "elementwise": "catalog",
     "gated": "catalog",
     "get": "catalog",
@@ -26,6 +27,8 @@ _HOME = {
     "Report": "diagnosis",
     "Settings": "diagnosis",
     "diagnose": "diagnosis",
+    "Race": "diagnosis",
+    "race": "diagnosis",
     "watch": "diagnosis",
     "Kernelization": "kernelization",
     "kernelize": "kernelization",
@@ -46,12 +49,14 @@ _PACKAGES = (
     "facts",
     "functional",
     "identification",
+    "int8",
     "kernelization",
     "kernels",
     "nn",
     "report",
     "verification",
 )
+_OPTIONAL = ("jax", "onnx")  # not for `import *`: their libraries may be missing
 
 __all__ = ["__version__", *sorted(_HOME), *_PACKAGES]
 
@@ -61,10 +66,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"softknee.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    if name in _PACKAGES:
+    if name in _PACKAGES or name in _OPTIONAL:
         return importlib.import_module(f"softknee.{name}")
     raise AttributeError(f"module 'softknee' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_OPTIONAL])

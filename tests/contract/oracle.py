@@ -52,7 +52,7 @@ def _exact(activation: Activation, point: tuple[float, ...], order: tuple[int, .
 def _differences(activation, point, order, digits):
     ops = table("mpmath")
     large = max([0, *(int(abs(math.log10(abs(x)))) for x in point if x and math.isfinite(x))])
-    with mpmath.workdps(digits + 2 * min(large, 110)):
+    with mpmath.workdps(digits + (2 if large <= 110 else 4) * large):
         values = [mpmath.mpf(x) for x in point]
         moved = [i for i, n in enumerate(order) if n]
 
@@ -81,7 +81,7 @@ def allowed(activation: Activation, point: tuple[float, ...], *order: int, **par
     return math.fsum(_allowances(activation, point, *order, **parameters))
 
 
-def within(value: float, activation: Activation, point: tuple[float, ...], *order: int, **parameters: float) -> bool:
+def within(value: float, activation: Activation, point: tuple[float, ...], /, *order: int, **parameters: float) -> bool:
     """Whether `value` keeps the bound `allowed`, whose terms are only computed so far as they are needed."""
     truth = exact(activation, point, *order, **parameters)
     if not math.isfinite(value) or math.isinf(float(truth)):

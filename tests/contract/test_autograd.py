@@ -15,11 +15,13 @@ import softknee
 SHAPES = {"scalar": (), "channel": (3, 1), "row": (2, 1, 1), "full": (2, 3, 2), "larger": (2, 1, 1, 1)}
 
 
+@pytest.mark.wide
 def test_gradcheck(case):
     x = inputs(case.activation, 3, 4)
     assert gradcheck(case.seeded, x, check_forward_ad=True, check_batched_grad=True)
 
 
+@pytest.mark.wide
 def test_gradgradcheck(case):
     assert gradgradcheck(case.seeded, inputs(case.activation, 2, 3))
 
@@ -57,6 +59,7 @@ def test_parameters_broadcast(parametrized_case, shape):
     assert [g.shape for g in gradients(case.seeded(*x, **given), x)] == [v.shape for v in x]
 
 
+@pytest.mark.wide
 def test_numbers_and_tensors_agree(parametrized_case):
     case = parametrized_case
     x, given = inputs(case.activation, 3, 4), numbers(case.activation)
@@ -82,6 +85,7 @@ def test_learned_per_channel(activation):
         assert gradcheck(lambda x, *p: activation(x, **dict(zip(given, p, strict=True))), (x, *given.values()))
 
 
+@pytest.mark.wide
 def test_gates_broadcast(gated):
     gate, up = inputs(gated, 2, 3)
     wanted = gated(gate.detach().expand(4, 2, 3), up.detach()[:1].expand(4, 2, 3))
@@ -124,6 +128,7 @@ def test_backward_twice_needs_the_graph(case):
             y.sum().backward()
 
 
+@pytest.mark.wide
 def test_inplace(elementwise_case):
     case = elementwise_case
     (x,) = inputs(case.activation, 8, grad=False)

@@ -32,6 +32,7 @@ def call(activation, *x, **given):
     return CASES[activation.name].function(*x, **given)
 
 
+@pytest.mark.wide
 def test_a_value_that_breaks_a_condition(violation):
     """Each condition, each parameter in it: as a number, as a tensor, as one element of many, in a module."""
     activation, name, number, condition = violation
@@ -62,6 +63,7 @@ def test_a_number_that_is_no_float(parametrized):
                     build(**{name: value})
 
 
+@pytest.mark.wide
 def test_an_infinite_parameter_is_refused_or_gives_no_nan(parametrized):
     """Of those that modules do not learn: what may be infinite has its limit as its value."""
     line = torch.tensor([-3.0, -1e-3, 0.0, 1e-3, 3.0])

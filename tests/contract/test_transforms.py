@@ -246,7 +246,8 @@ def test_a_subclass_sees_the_activation(case):
     Tagged.seen.clear()
     y = case.seeded(*(v.as_subclass(Tagged) for v in x))
     assert Tagged.seen[0] is case.activation and type(y) is Tagged
-    assert torch.equal(y.as_subclass(torch.Tensor), case.seeded(*x))
+    # a subclass has no kernels: another path to the same values
+    torch.testing.assert_close(y.as_subclass(torch.Tensor), case.seeded(*x), rtol=2e-14, atol=1e-15)
 
 
 def test_deepcopy_and_state_dict(case):

@@ -1,4 +1,5 @@
-"""Every elementwise entry as the activation of a small network: diagnosed, watched, healthy when initialised for it."""
+"""Every elementwise entry of the core as the activation of a small network: diagnosed, watched, healthy when
+initialised for it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 import softknee
 from softknee.diagnosis.repairs import propose
 
-ELEMENTWISE = [a for a in softknee.activations() if a.kind == "elementwise"]
+ELEMENTWISE = [a for a in softknee.activations() if a.kind == "elementwise" and a.core]
 # At a depth of four hidden layers, each initialised with its own gain. Softplus and the sigmoid are not here: their
 # mean takes the gain and their gradients do vanish.
 MAINSTREAM = (

@@ -55,7 +55,7 @@ def causal(kind, **settings):
         ("Qwen3", {"head_dim": 8}, "silu → swiglu", ""),
         ("Phi3", {}, "silu → swiglu", ""),
         ("Gemma2", {"head_dim": 8, "hidden_activation": "gelu"}, "gelu → geglu", ""),
-        ("Gemma", {"head_dim": 8}, "gelu_tanh", "the catalog has no gelu_tanh(gate)·up"),
+        ("Gemma", {"head_dim": 8}, "gelu_tanh → geglu_tanh", ""),
         ("Mixtral", {"num_local_experts": 2}, "silu", "MixtralExperts.forward is decorated"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every entry of the catalog is identified: as our module, as torch's module and function, and written by hand.
+"""Every entry of the core is identified: as our module, as torch's module and function, and written by hand.
 
 Off the registry: what torch calls an entry and its arguments come from there. The hand-written spellings are the one
 table, since they are what cannot be derived.
@@ -16,7 +16,7 @@ import softknee
 import softknee.nn as sn
 from softknee.identification import Observer, identify
 
-CATALOG = softknee.activations()
+CATALOG = [a for a in softknee.activations() if a.core]
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
 
 

@@ -68,11 +68,13 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     ]
     lines += ["namespace softknee { namespace portable { namespace activations {"]
     lines += [cpp.code(activation).functor for activation in DEFINED]
-    lines += ["} } }", "using namespace softknee::portable;", 'extern "C" {']
+    lines += ["} } }", "using namespace softknee;", "using namespace softknee::portable;", 'extern "C" {']
     for name in (activation.name for activation in DEFINED):
+        kinds = ", ".join(f"Unary<activations::{name}, {kind}>::loops" for kind in ("float", "half", "bfloat"))
+        lines.append(f"static constexpr Loops {name}_loops[] = {{{kinds}}};")
         for way in ("forward", "backward"):
             lines.append(f"void {name}_{way}(int kind, int64_t n, const void* const* in, void* const* out) {{")
-            lines.append(f"  Unary<activations::{name}>::loops.{way}[kind](n, in, out, nullptr);\n}}")
+            lines.append(f"  {name}_loops[kind].{way}(n, in, out, nullptr);\n}}")
     (folder / "emitted.cpp").write_text("\n".join([*lines, "}", ""]))
     options = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-w", f"-I{cpu.LIBRARY.parent}"]
     subprocess.run([COMPILER, *options, folder / "emitted.cpp", "-o", folder / "emitted.so"], check=True, timeout=200)

@@ -14,7 +14,7 @@ from softknee.kernels import cpu, dispatch
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason="the kernels are not compiled here")
 
-LEARNED = [a for a in softknee.activations() if any(p.learnable for p in a.parameters.values())]
+LEARNED = [a for a in softknee.activations() if a.core and any(p.learnable for p in a.parameters.values())]
 named = functools.partial(pytest.mark.parametrize, ids=lambda a: getattr(a, "name", str(a).removeprefix("torch.")))
 # runs of a channel, rows of channels, and what is neither: short runs, more channels than fit a row, nothing at all
 SHAPES = [(3, 5, 17, 13), (600, 7), (9, 1030), (33, 24, 2, 9), (2, 3, 70_001), (0, 3), (3, 0, 2), (5,), (3, 1, 4)]

@@ -7,7 +7,7 @@ import importlib
 from ..errors import InputError, closest
 from ..expression import OpTable
 
-BACKENDS = ("numpy", "torch", "mpmath", "sympy")
+BACKENDS = ("numpy", "torch", "mpmath", "sympy", "jax", "onnx")
 
 
 def table(name: str) -> OpTable:
@@ -20,4 +20,5 @@ def table(name: str) -> OpTable:
     try:
         return importlib.import_module(f"softknee.backends.{name}").OPS
     except ModuleNotFoundError as error:
-        raise InputError(f"the {name} backend needs {error.name}: pip install 'softknee[facts]'") from error
+        extra = {"jax": "jax", "onnx": "identify"}.get(name, "facts")
+        raise InputError(f"the {name} backend needs {error.name}: pip install 'softknee[{extra}]'") from error

@@ -8,6 +8,8 @@ from mpmath import mp, mpf
 
 from ..expression import OpTable
 
+_HUGE = mpf(2) ** 4096
+
 
 class MpmathTable(OpTable):
     name = "mpmath"
@@ -16,14 +18,18 @@ class MpmathTable(OpTable):
     def pi(self) -> Any:
         return +mp.pi
 
-    exp = staticmethod(mp.exp)
+    def exp(self, x: Any) -> Any:
+        # mpmath reduces the argument by ln 2 to all its digits: e^(−e^(10⁹)) would need a billion of them
+        if abs(x) > _HUGE:
+            return mpf(0) if x < 0 else mp.inf
+        return mp.exp(x)
+
     expm1 = staticmethod(mp.expm1)
     log = staticmethod(mp.log)
     sqrt = staticmethod(mp.sqrt)
     sin = staticmethod(mp.sin)
     cos = staticmethod(mp.cos)
     atan = staticmethod(mp.atan)
-    tanh = staticmethod(mp.tanh)
     erf = staticmethod(mp.erf)
     erfc = staticmethod(mp.erfc)
     sign = staticmethod(mp.sign)
@@ -33,6 +39,9 @@ class MpmathTable(OpTable):
 
     def log1p(self, x: Any) -> Any:
         return mp.log1p(x)
+
+    def tanh(self, x: Any) -> Any:
+        return mp.sign(x) if abs(x) > _HUGE else mp.tanh(x)
 
     def sech2(self, x: Any) -> Any:
         return 1 / mp.cosh(x) ** 2

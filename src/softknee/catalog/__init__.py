@@ -5,7 +5,8 @@ import sys
 from .activation import Activation, Parameter
 from .registry import activations, discover, get, register
 from .spec import elementwise, gated, normalizer
+from .text import define
 
-__all__ = ["Activation", "Parameter", "activations", "elementwise", "gated", "get", "normalizer", "register"]
+__all__ = ["Activation", "Parameter", "activations", "define", "elementwise", "gated", "get", "normalizer", "register"]
 
 discover(sys.modules[__name__])

@@ -7,7 +7,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,10 @@ class Activation:
     from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). conditions: what
     holds between parameters. torch, torch_module, torch_arguments: what PyTorch calls it. module_name: the class in
     `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. stochastic: the formula takes
-    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call.
+    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call. core: of
+    the inner catalog, which has compiled kernels and is anchored to code that is not ours. unverified: what of the
+    formula is not checked against its paper or two implementations. equivalent_to: entries that are the same function
+    as this one at its defaults, with the parameters that make them so.
     """
 
     name: str
@@ -106,16 +109,22 @@ class Activation:
     tags: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
     stochastic: bool = False
+    core: bool = False
+    unverified: str = ""
+    equivalent_to: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     apply: Callable[..., Tensor] | None = None
+    given: Mapping[str, float] = field(default_factory=dict)  # what `at` was given
+    _composite: Composite | None = field(default=None, init=False)
 
     def __repr__(self) -> str:
-        return f"<activation {self.name}>"
+        given = ", ".join(f"{name}={value:g}" for name, value in self.given.items())
+        return f"<activation {self.name}({given})>" if given else f"<activation {self.name}>"
 
     def __reduce__(self) -> Any:
         # By reference to the definition, as functions are pickled; equality stays identity.
         if "<locals>" in self.formula.__qualname__:
             raise pickle.PicklingError(f"cannot pickle the activation {self.name!r}: it is defined inside a function")
-        return (_definition, (self.formula.__module__, self.formula.__qualname__))
+        return (_definition, (self.formula.__module__, self.formula.__qualname__, dict(self.given)))
 
     def __copy__(self) -> Activation:
         return self
@@ -177,6 +186,28 @@ class Activation:
                 raise InputError(f"{self.name}: {found} is out of range; it must be {condition}")
         return resolved
 
+    def at(self, **parameters: float) -> Activation:
+        """The same activation with other defaults: `leaky_relu.at(negative_slope=0.2)`; itself where none differs.
+
+        Raises InputError as a call does, and for a tensor.
+        """
+        for name, value in parameters.items():
+            if isinstance(value, Tensor):
+                raise InputError(f"{self.name}: a default must be a number, and {name} is a tensor")
+        resolved = self.resolve(parameters)
+        differ = tuple((name, value) for name, value in resolved.items() if value != self.defaults[name])
+        return _at(self, differ) if differ else self
+
+    def name_in(self, ecosystem: str, opset: int | None = None) -> str | None:
+        """What another library calls it, with its arguments there: `gelu_tanh.name_in("onnx", opset=20)` is
+        "Gelu(approximate='tanh')". None where it has no name of its own there.
+
+        Raises InputError for an unknown ecosystem; `softknee.catalog.names.ecosystems()` lists them.
+        """
+        from .names import name_in
+
+        return name_in(self, ecosystem, opset)
+
     @functools.cached_property
     def expression(self) -> Expr:
         """The traced body; symbols are the inputs' and the parameters' names."""
@@ -194,10 +225,21 @@ class Activation:
     def names(self) -> tuple[str, ...]:
         return (*self.inputs, *self.parameters)
 
-    @functools.cached_property
+    @property
     def composite(self) -> Composite:
         """The differentiable composite in PyTorch, of `names` in order."""
-        return Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
+        if torch.compiler.is_compiling() or self._composite is None:
+            self._make_composite()
+        assert self._composite is not None
+        return self._composite
+
+    # At first use, which may be under Dynamo: it cannot trace how, but it runs what is marked as constant.
+    def _make_composite(self) -> None:
+        if self._composite is None:
+            made = Composite(self.expression, self.names, len(self.inputs), tuple(self.defaults.values()))
+            object.__setattr__(self, "_composite", made)
+
+    _make_composite._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.cached_property
     def sampled(self) -> Composite:
@@ -302,6 +344,9 @@ class Activation:
             "torch_module": self.torch_module,
             "layout": self.layout,
             "tags": self.tags,
+            "core": self.core,
+            "unverified": self.unverified,
+            "equivalent_to": {name: dict(given) for name, given in self.equivalent_to.items()},
         }
         from ..kernels.paths import choose
 
@@ -343,7 +388,14 @@ def _word(name: str) -> str:
     return rf"\mathrm{{{escaped}}}"
 
 
-def _definition(module: str, qualname: str) -> Any:
+def _definition(module: str, qualname: str, given: Mapping[str, float]) -> Any:
     import importlib
 
-    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    return functools.reduce(getattr, qualname.split("."), importlib.import_module(module)).at(**given)
+
+
+@functools.cache
+def _at(activation: Activation, given: tuple[tuple[str, float], ...]) -> Activation:
+    values = dict(given)
+    parameters = {name: replace(p, default=values.get(name, p.default)) for name, p in activation.parameters.items()}
+    return replace(activation, parameters=parameters, given={**activation.given, **values})

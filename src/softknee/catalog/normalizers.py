@@ -42,6 +42,7 @@ def _log_softmax(x, dim, temperature=1.0):
     torch="softmax",
     torch_module="Softmax",
     tags=("multi-class-output", "attention"),
+    core=True,
 )
 def softmax(x, ops, *, temperature=1.0):
     """exp(xᵢ/T)/Σ exp(xⱼ/T): positive, sums to 1. T → 0 is one-hot (ties share), T = ∞ uniform."""
@@ -56,6 +57,7 @@ def softmax(x, ops, *, temperature=1.0):
     torch="log_softmax",
     torch_module="LogSoftmax",
     tags=("multi-class-output",),
+    core=True,
 )
 def log_softmax(x, ops, *, temperature=1.0):
     """log softmax(x/T), without taking the logarithm of a number that has underflowed."""
@@ -85,6 +87,7 @@ def _sparsemax(x, dim):
     source="Martins & Astudillo 2016, arXiv:1602.02068",
     dim=-1,
     tags=("attention", "sparse"),
+    core=True,
 )
 def sparsemax(x, ops):
     """The point of the probability simplex nearest to x: like softmax, with zeros."""

@@ -10,7 +10,7 @@ from ..errors import InputError, closest
 from .activation import KINDS, Activation
 
 _BY_NAME: dict[str, Activation] = {}
-_INFRASTRUCTURE = {"activation", "conditions", "registry", "spec"}
+_INFRASTRUCTURE = {"activation", "conditions", "names", "registry", "spec", "text"}
 
 
 def register(activation: Activation, overwrite: bool = False) -> Activation:
@@ -48,14 +48,20 @@ def _same(a: Activation, b: Activation) -> bool:
         b.formula.__module__,
         b.formula.__qualname__,
     )
-    return same_place and a.name == b.name
+    return same_place and a.name == b.name and a.given == b.given
 
 
-def get(name: str | Activation) -> Activation:
+def get(name: str | Activation, ecosystem: str | None = None) -> Activation:
     """The activation of that name or alias. An Activation is returned as it is.
 
-    Raises InputError for an unknown name, with the names that look like it.
+    With `ecosystem` it is what that library means by the name: `get("gelu", ecosystem="jax")` is the tanh form, and
+    `get("leaky_relu", ecosystem="keras")` has a slope of 0.2.
+    Raises InputError for an unknown name, with the names that look like it, and an unknown ecosystem.
     """
+    if ecosystem is not None and isinstance(name, str):
+        from .names import resolve
+
+        return resolve(name, ecosystem)
     if isinstance(name, Activation):
         return name
     if not isinstance(name, str):

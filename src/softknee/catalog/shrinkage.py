@@ -12,6 +12,7 @@ from .spec import elementwise
     torch="hardshrink",
     torch_module="Hardshrink",
     tags=("sparse",),
+    core=True,
 )
 def hardshrink(x, ops, *, lambd=0.5):
     """0 where |x| ≤ lambd, else x: it jumps at ±lambd, where its derivative is 0."""
@@ -26,6 +27,7 @@ def hardshrink(x, ops, *, lambd=0.5):
     torch="softshrink",
     torch_module="Softshrink",
     tags=("sparse",),
+    core=True,
 )
 def softshrink(x, ops, *, lambd=0.5):
     """Soft thresholding: 0 where |x| ≤ lambd, else x moved towards 0 by lambd."""
@@ -57,6 +59,7 @@ def _tanhshrink_stable(x, ops):
     torch="tanhshrink",
     torch_module="Tanhshrink",
     tags=("sparse",),
+    core=True,
 )
 def tanhshrink(x, ops):
     """x − tanh(x): x³/3 near 0, x ∓ 1 far out."""

@@ -11,6 +11,7 @@ from .spec import elementwise
     torch="sigmoid",
     torch_module="Sigmoid",
     tags=("gate", "binary-output"),
+    core=True,
 )
 def sigmoid(x, ops):
     """The logistic function, 1/(1 + e⁻ˣ). Its derivative is at most 1/4."""
@@ -24,6 +25,8 @@ def sigmoid(x, ops):
     torch="hardsigmoid",
     torch_module="Hardsigmoid",
     tags=("gate", "cnn", "mobile"),
+    core=True,
+    equivalent_to={"hard_sigmoid_02": {"alpha": 1 / 6}},
 )
 def hardsigmoid(x, ops):
     """Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3."""
@@ -36,6 +39,8 @@ def hardsigmoid(x, ops):
     torch="tanh",
     torch_module="Tanh",
     tags=("gate", "hidden"),
+    core=True,
+    equivalent_to={"softcap": {"cap": 1.0}, "penalized_tanh": {"a": 1.0}, "lecun_tanh": {"alpha": 1.0, "beta": 1.0}},
 )
 def tanh(x, ops):
     """The hyperbolic tangent."""
@@ -57,6 +62,7 @@ def _softcap_stable(x, ops, *, cap):
     limits=(-30.0, 30.0),
     conditions=("0 < cap", "cap < inf"),
     tags=("attention", "llm"),
+    core=True,
 )
 def softcap(x, ops, *, cap=30.0):
     """cap·tanh(x/cap): x near 0, never beyond ±cap. Gemma 2 caps its final logits at 30, attention scores at 50."""
@@ -78,6 +84,7 @@ def _softsign_stable(x, ops):
     torch="softsign",
     torch_module="Softsign",
     tags=("hidden",),
+    core=True,
 )
 def softsign(x, ops):
     """x/(1 + |x|): like tanh, but with tails that fall off as 1/x²."""
@@ -95,7 +102,58 @@ def _laplace_stable(x, ops, *, mu, sigma):
     limits=(0.0, 1.0),
     conditions=("-inf < mu", "mu < inf", "0 < sigma", "sigma < inf"),
     tags=("attention",),
+    core=True,
 )
 def laplace(x, ops, *, mu=0.707107, sigma=0.282095):
     """(1 + erf((x − mu)/(sigma·√2)))/2, the normal distribution function: mu and sigma make it resemble relu2 early."""
     return 0.5 * (1.0 + ops.erf((x - mu) / (sigma * ops.sqrt(2.0))))
+
+
+@elementwise(
+    aliases=("onnx_hard_sigmoid", "hard_sigmoid_keras2"),
+    source="Courbariaux et al. 2015, arXiv:1511.00363; Theano; ONNX HardSigmoid",
+    limits=(0.0, 1.0),
+    conditions=("0 < alpha", "alpha < inf", "-inf < beta", "beta < inf"),
+    module_name="HardSigmoid02",
+    tags=("gate",),
+)
+def hard_sigmoid_02(x, ops, *, alpha=0.2, beta=0.5):
+    """The older piecewise linear sigmoid, clip(alpha·x + beta, 0, 1): Keras 1 and 2, ONNX. Derivative 0 at its ends."""
+    u = alpha * x + beta
+    return ops.where(u <= 0.0, 0.0, ops.where(u >= 1.0, 1.0, u))
+
+
+@elementwise(
+    aliases=("binarynet_hard_sigmoid",),
+    source="Courbariaux et al. 2015, arXiv:1511.00363; Blondel et al. 2019, arXiv:1901.02324",
+    limits=(0.0, 1.0),
+    tags=("gate", "sparse"),
+    equivalent_to={"hard_sigmoid_02": {"alpha": 0.5}},
+)
+def sparse_sigmoid(x, ops):
+    """clip((x + 1)/2, 0, 1), the derivative of sparse_plus. Derivative 0 at ±1."""
+    return ops.where(x <= -1.0, 0.0, ops.where(x >= 1.0, 1.0, 0.5 * (x + 1.0)))
+
+
+@elementwise(
+    aliases=("stanh",),
+    source="LeCun et al. 1998, Efficient BackProp",
+    limits=(-1.7159, 1.7159),
+    conditions=("-inf < alpha", "alpha < inf", "0 < beta", "beta < inf"),
+    module_name="LeCunTanh",
+    tags=("hidden",),
+)
+def lecun_tanh(x, ops, *, alpha=1.7159, beta=2 / 3):
+    """alpha·tanh(beta·x): nearly 1 at 1, with its largest curvature there."""
+    return alpha * ops.tanh(beta * x)
+
+
+@elementwise(
+    source="Xu et al. 2016, arXiv:1602.05980",
+    limits=(-0.25, 1.0),
+    conditions=("-inf < a", "a < inf"),
+    tags=("hidden",),
+)
+def penalized_tanh(x, ops, *, a=0.25):
+    """tanh(x) above zero, a·tanh(x) below."""
+    return ops.where(x > 0.0, ops.tanh(x), a * ops.tanh(x))

@@ -12,6 +12,8 @@ from .spec import elementwise
     torch="silu",
     torch_module="SiLU",
     tags=("hidden", "transformer"),
+    core=True,
+    equivalent_to={"swish": {}, "xsilu": {}, "acon_c": {}, "b_silu": {"alpha": 0.0}},
 )
 def silu(x, ops):
     """Sigmoid-weighted linear unit, x·σ(x)."""
@@ -26,6 +28,8 @@ def silu(x, ops):
     torch_module="GELU",
     torch_arguments={"approximate": "none"},
     tags=("hidden", "transformer"),
+    core=True,
+    equivalent_to={"xgelu": {}, "smu": {"alpha": 0.0, "mu": 0.5**0.5}},
 )
 def gelu(x, ops):
     """Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left."""
@@ -57,6 +61,7 @@ def _gelu_tanh_stable(x, ops):
     torch_arguments={"approximate": "tanh"},
     module_name="GELUTanh",
     tags=("hidden", "transformer"),
+    core=True,
 )
 def gelu_tanh(x, ops):
     """GELU's tanh approximation, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); up to 4.7e-4 from the exact one."""
@@ -69,6 +74,8 @@ def gelu_tanh(x, ops):
     limits=(0.0, math.inf),
     module_name="QuickGELU",
     tags=("hidden", "transformer"),
+    core=True,
+    equivalent_to={"swish": {"beta": 1.702}},
 )
 def quick_gelu(x, ops):
     """GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one."""
@@ -98,6 +105,7 @@ def _mish_stable(x, ops):
     torch="mish",
     torch_module="Mish",
     tags=("hidden", "cnn"),
+    core=True,
 )
 def mish(x, ops):
     """Self-gated by the tanh of softplus, x·tanh(log(1 + eˣ))."""

@@ -21,6 +21,7 @@ def _softplus_stable(x, ops, *, beta, threshold):
     torch="softplus",
     torch_module="Softplus",
     tags=("positive",),
+    core=True,
 )
 def softplus(x, ops, *, beta=1.0, threshold=math.inf):
     """Smooth ReLU, log(1 + exp(beta·x))/beta; the identity where beta·x > threshold.
@@ -38,6 +39,7 @@ def softplus(x, ops, *, beta=1.0, threshold=math.inf):
     torch="logsigmoid",
     torch_module="LogSigmoid",
     tags=("binary-output",),
+    core=True,
 )
 def logsigmoid(x, ops):
     """log σ(x) = −log(1 + e⁻ˣ)."""
@@ -55,6 +57,7 @@ def _sqrt_softplus_stable(x, ops):
     stable=_sqrt_softplus_stable,
     limits=(0.0, math.inf),
     tags=("router", "positive", "llm"),
+    core=True,
 )
 def sqrt_softplus(x, ops):
     """The square root of softplus, √log(1 + eˣ)."""
@@ -77,6 +80,7 @@ def _squareplus_stable(x, ops, *, b):
     limits=(0.0, math.inf),
     conditions=("0 < b", "b < inf"),
     tags=("positive",),
+    core=True,
 )
 def squareplus(x, ops, *, b=4.0):
     """(x + √(x² + b))/2: like softplus, without exponentials. b = 4 gives it softplus's curvature at 0."""
@@ -84,11 +88,26 @@ def squareplus(x, ops, *, b=4.0):
 
 
 @elementwise(
-    aliases=("smelu",),
-    source="Blondel et al. 2019, arXiv:1901.02324; Shamir et al. 2022 (SmeLU), arXiv:2202.06499",
+    source="Blondel et al. 2019, arXiv:1901.02324",
     limits=(0.0, math.inf),
     tags=("positive", "sparse"),
+    core=True,
 )
 def sparse_plus(x, ops):
     """0 below −1, x above 1, the parabola (x + 1)²/4 between: the integral of the piecewise linear sigmoid."""
     return ops.where(x <= -1.0, 0.0, ops.where(x >= 1.0, x, 0.25 * (x + 1.0) * (x + 1.0)))
+
+
+@elementwise(
+    source="Shamir et al. 2022, arXiv:2202.06499",
+    limits=(0.0, math.inf),
+    conditions=("0 < beta", "beta < inf"),
+    module_name="SmeLU",
+    tags=("positive", "hidden"),
+    equivalent_to={"sparse_plus": {}},
+    unverified="the paper was not read; at beta = 1 it is sparse_plus, which was checked",
+)
+def smelu(x, ops, *, beta=1.0):
+    """Smooth ReLU: 0 below −beta, x above beta, the parabola (x + beta)²/(4·beta) between."""
+    parabola = (x + beta) * ((x + beta) / (4.0 * beta))
+    return ops.where(x <= -beta, 0.0, ops.where(x >= beta, x, parabola))

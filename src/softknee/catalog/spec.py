@@ -85,11 +85,12 @@ def _define(
     activation.resolve(activation.defaults)  # which must keep its own conditions
     object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
     object.__setattr__(activation, "__name__", name)
-    if kind != "normalizer":
-        # Here, so that a definition that cannot be traced is refused where it stands.
+    if kind != "normalizer" and not (formula.__module__ or "").startswith(f"{__package__}."):
+        # Here, so that a definition that cannot be traced is refused where it stands. The catalog's own can, its tests
+        # say: 0.3 ms each that most programs need for a few of them.
         activation.composite  # noqa: B018
-        if stochastic:
-            activation.sampled  # noqa: B018
+    if kind != "normalizer" and stochastic:
+        activation.sampled  # noqa: B018
     return activation
 
 
@@ -110,6 +111,9 @@ def elementwise(
     torch_arguments: Mapping[str, Any] | None = None,
     module_name: str | None = None,
     tags: tuple[str, ...] = (),
+    core: bool = False,
+    unverified: str = "",
+    equivalent_to: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Any:
     """Defines an activation of one input: `f(x, ops, *, parameter=default)`. Usable bare or with arguments.
 
@@ -120,7 +124,8 @@ def elementwise(
     declared: dict[str, Any] = {
         "aliases": aliases, "source": source, "stable": stable, "limits": limits, "learnable": learnable,
         "conditions": conditions, "torch": torch, "torch_module": torch_module,
-        "torch_arguments": torch_arguments or {}, "module_name": module_name, "tags": tags,
+        "torch_arguments": torch_arguments or {}, "module_name": module_name, "tags": tags, "core": core,
+        "unverified": unverified, "equivalent_to": equivalent_to or {},
     }  # fmt: skip
     define: Definition = functools.partial(_define, kind="elementwise", **declared)
     return define(formula) if formula is not None else define
@@ -137,13 +142,17 @@ def gated(
     torch_module: str | None = None,
     module_name: str | None = None,
     tags: tuple[str, ...] = (),
+    core: bool = False,
+    unverified: str = "",
+    equivalent_to: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Any:
     """Defines an activation of two inputs: `f(gate, up, ops)`. `layout` is how a packed tensor holds the two."""
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout!r} is unknown; it must be one of {', '.join(LAYOUTS)}")
     declared: dict[str, Any] = {
         "aliases": aliases, "source": source, "layout": layout, "conditions": conditions, "torch": torch,
-        "torch_module": torch_module, "module_name": module_name, "tags": tags,
+        "torch_module": torch_module, "module_name": module_name, "tags": tags, "core": core,
+        "unverified": unverified, "equivalent_to": equivalent_to or {},
     }  # fmt: skip
     define: Definition = functools.partial(_define, kind="gated", **declared)
     return define(formula) if formula is not None else define
@@ -158,7 +167,10 @@ def normalizer(
     dim: int | None = None,
     torch: str | None = None,
     torch_module: str | None = None,
+    module_name: str | None = None,
     tags: tuple[str, ...] = (),
+    core: bool = False,
+    unverified: str = "",
 ) -> Any:
     """Defines an activation over a dimension: a NumPy reference over the last axis, and how PyTorch runs it.
 
@@ -166,6 +178,7 @@ def normalizer(
     """
     declared: dict[str, Any] = {
         "aliases": aliases, "source": source, "conditions": conditions, "dim": dim, "torch": torch,
-        "torch_module": torch_module, "tags": tags, "apply": apply,
+        "torch_module": torch_module, "module_name": module_name, "tags": tags, "core": core,
+        "unverified": unverified, "apply": apply,
     }  # fmt: skip
     return functools.partial(_define, kind="normalizer", **declared)

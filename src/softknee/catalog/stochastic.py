@@ -15,6 +15,7 @@ from .spec import elementwise, normalizer
     torch="rrelu",
     torch_module="RReLU",
     tags=("hidden", "cnn"),
+    core=True,
 )
 def rrelu(x, noise, ops, *, lower=1 / 8, upper=1 / 3):
     """Randomized leaky ReLU: in training each slope is drawn from [lower, upper], else it is their mean."""
@@ -38,6 +39,7 @@ def _gumbel_softmax(logits, noise, dim, *, tau, hard):
     dim=-1,
     torch="gumbel_softmax",
     tags=("sampling",),
+    core=True,
 )
 def gumbel_softmax(logits, noise, ops, *, tau=1.0, hard=False):
     """softmax((logits + g)/tau), g Gumbel: a differentiable sample of a category; hard makes it one-hot, with the soft

@@ -22,6 +22,8 @@ _HOME = {
     "Repair": "repairs",
     "Settings": "repairs",
     "Arm": "trials",
+    "Race": "racing",
+    "race": "racing",
     "Trial": "trials",
 }
 

@@ -258,7 +258,7 @@ def _dead(activation: Activation, parameters: tuple[tuple[str, float], ...]) -> 
     from softknee.facts import facts
 
     try:
-        return tuple((float(start), float(end)) for start, end in facts(activation, **dict(parameters)).dead)
+        return tuple((float(start), float(end)) for start, end in facts(activation, **dict(parameters)).dead or ())
     except (SoftkneeError, ArithmeticError, TypeError):
         return ()
 

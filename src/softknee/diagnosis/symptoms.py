@@ -836,7 +836,10 @@ def _bounded(site: SiteStatistics) -> bool:
     if site.definition is None or site.definition.kind == "normalizer":
         return False
     facts = site.definition.facts
-    usual = sum(_normal(high) - _normal(low) for low, high in facts.saturated(SATURATION_SLOPE))
+    saturated = facts.saturated(SATURATION_SLOPE)
+    if facts.range is None or saturated is None:
+        return False
+    usual = sum(_normal(high) - _normal(low) for low, high in saturated)
     return all(math.isfinite(end) for end in facts.range) and usual < SATURATED
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ import torch
 from torch import nn
 
 from softknee.diagnosis.repairs import Repair, Settings
+from softknee.diagnosis.seeds import seeded
 from softknee.errors import InputError
 from softknee.verification import Run, statistics
 
@@ -306,7 +306,7 @@ def _run(start: _Start, train_fn: TrainFunction, seeds: Sequence[int], arm: Arm)
     for seed in seeds:
         asked = Settings(seed=seed) if repair is None else repair.settings(Settings(seed=seed))
         settings = _Watched(**asked.to_dict())
-        with _seeded(seed) as reseed:
+        with seeded(seed) as reseed:
             try:
                 if repair is not None and repair.by_hand:
                     raise _NotTried(repair.by_hand)
@@ -369,26 +369,6 @@ def _reset(model: nn.Module) -> list[str]:
     with torch.no_grad():
         visit(model, "", False)
     return kept
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[Callable[[], None]]:
-    """Python's, NumPy's and torch's generators seeded, and put back at the end; what is yielded seeds them again."""
-
-    def reseed() -> None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
-
-    ours, theirs = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            reseed()
-            yield reseed
-    finally:
-        random.setstate(ours)
-        np.random.set_state(theirs)
 
 
 class _Watched(Settings):

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..catalog import Activation, activations, get
+from ..catalog import Activation, get
 from ..errors import InputError
 from ..expression import trace
 from ..expression.graph import walk
-from .matching import Match, match, probes
+from .matching import Match, match, probes, recognised
 from .tracing import Reference, Step, Trace, mapped, references
 
 _LINEAR = {"add", "sub", "rsub", "radd", "neg", "positive"}
@@ -75,7 +75,7 @@ def _kin(activation: Activation) -> tuple[Activation, ...]:
     if activation.kind != "elementwise" or activation.stochastic:
         return ()
     own = _primitives(activation)
-    kin = tuple(a for a in activations() if a.kind == "elementwise" and _primitives(a) == own)
+    kin = tuple(a for a in recognised() if a.kind == "elementwise" and _primitives(a) == own)
     return kin if own and (len(kin) > 1 or activation.parameters) else ()
 
 

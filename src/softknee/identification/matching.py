@@ -3,10 +3,11 @@
 A candidate is accepted where it agrees at every probe within `tolerance(dtype)`, so constants are tight: 1.773 is not
 1.702, and the tanh form of GELU (4.7e-4 away) is not the exact one, while spellings that differ only in rounding or in
 the printed digits of a constant (2e-7) are the same. Of candidates that are the same function, the one with the fewest
-parameters is named. Parameters are fitted by least squares, within their conditions; one that only says where a
-function jumps is bisected, where it is the only one (else it keeps its default). A parameter that the probes do not
-tell, such as a limit beyond them, is no fit. Where nothing fits, the answer is "unknown" with the nearest neighbour
-and how far away it is. The function is evaluated at 512 points at most, and at 512 more where it jumps.
+parameters is named, one of the core before others. Parameters are fitted by least squares, within their conditions; one
+that only says where a function jumps is bisected, where it is the only one (else it keeps its default). A parameter
+that the probes do not tell, such as a limit beyond them, is no fit. Where nothing fits, the answer is "unknown" with
+the nearest neighbour and how far away it is. The function is evaluated at 512 points at most, and at 512 more where it
+jumps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 from .. import catalog
 from ..backends import table
 from ..errors import InputError
+from ..expression.graph import walk
 
 _SIDE = 16
 # Of two inputs: beyond the limits that gated activations are clamped at (7, 10, 25), and never twice the same distance
@@ -63,6 +65,24 @@ class Match:
         return f"unknown; nearest is {named}, off by {self.distance:.3g} at x = {self.at:.4g}"
 
 
+def recognised() -> tuple[Any, ...]:
+    """What behaviour is compared with unless told otherwise: the core, what is registered, and of the wide catalog what
+    could be nothing but an activation. x², |x|, eˣ or a product are parts of norms and losses far more often, and a
+    curve of several fitted parameters comes near to anything that bends.
+    """
+    return tuple(a for a in catalog.activations() if a.core or _of_ones_own(a) or _telling(a))
+
+
+def _of_ones_own(activation: Any) -> bool:
+    return not (activation.formula.__module__ or "").startswith(f"{catalog.__name__}.")
+
+
+def _telling(activation: Any) -> bool:
+    if activation.kind == "elementwise":
+        return "hidden" in activation.tags and not activation.parameters
+    return "ffn" in activation.tags and {node.op for node in walk(activation.expression)} != {"symbol", "mul"}
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """The largest difference from a catalog entry, relative to max(1, |value|), that counts as rounding."""
     if dtype == torch.float64:
@@ -93,12 +113,12 @@ def match(
     dtype: torch.dtype = torch.float64,
     activations: Sequence[Any] | None = None,
 ) -> Match:
-    """Matches `function`, of one tensor (or of two: gated), against `activations` (the whole catalog by default).
+    """Matches `function`, of one tensor (or of two: gated), against `activations` (`recognised()` by default).
 
     It must accept tensors of any shape; dtype is tried first and float32 where the function refuses it. Raises
     InputError where the function cannot be called like that or does not return one tensor of the input's shape.
     """
-    known = catalog.activations() if activations is None else activations
+    known = recognised() if activations is None else activations
     if inputs not in (1, 2):
         raise InputError(f"inputs must be 1 or 2, got {inputs}")
     points: tuple[np.ndarray, ...] = (probes(),) if inputs == 1 else gated_probes()
@@ -121,7 +141,7 @@ def match_values(
     activations: Sequence[Any] | None = None,
 ) -> Match:
     """As `match`, for a function that has been evaluated: `values` at `points` (one array per input)."""
-    known = catalog.activations() if activations is None else activations
+    known = recognised() if activations is None else activations
     return _matched(points, values, dtype, known, None)
 
 
@@ -139,13 +159,16 @@ def _matched(
     straight = kind == "elementwise" and _straight(points[0], values, limit)  # no parameter says more
     nearest: Match | None = None
     accepted: list[tuple[float, Match]] = []
-    # Fewer parameters first, fixed before learned, then the order of definition: relu is not leaky_relu(0). Without
-    # noise a stochastic activation is another one's double.
+    # Fewer parameters first, fixed before learned, then the order of definition: relu is not leaky_relu(0). What is not
+    # of the core and has parameters comes last: a fit takes 20 ms, and few networks have them. Without noise a
+    # stochastic activation is another one's double.
     candidates = sorted(
         (a for a in known if a.kind == kind and not a.stochastic and not (straight and a.parameters)),
-        key=lambda a: (len(a.parameters), sum(p.learnable for p in a.parameters.values())),
+        key=lambda a: (_rare(a), len(a.parameters), sum(p.learnable for p in a.parameters.values()), not a.core),
     )
     for activation in candidates:
+        if accepted and _rare(activation):
+            break
         for order in ("gate_up", "up_gate")[: len(points)]:
             given = points if order == "gate_up" else points[::-1]
             parameters = _fitted(activation, given, values, dtype, function)
@@ -174,6 +197,10 @@ def _matched(
     if nearest is None:
         return Match(None, note=f"there is no {kind} activation to compare with")
     return replace(nearest, activation=None)
+
+
+def _rare(activation: Any) -> bool:
+    return bool(activation.parameters) and not activation.core
 
 
 def _straight(x: np.ndarray, values: np.ndarray, limit: float) -> bool:

@@ -139,7 +139,7 @@ def joint(
     count = count if dtype != torch.float64 else 500
     pair = [v.to(dtype) for v in 3 * torch.randn(2, count, generator=generator, dtype=torch.float64)]
     apart = torch.ones(count, dtype=torch.bool)
-    for kink in activation.facts.breakpoints if order else ():
+    for kink in activation.facts.breakpoints or () if order else ():
         for v in pair:
             apart &= (v.double().abs() - abs(kink)).abs() > 1e-9
     pair = [v[apart].requires_grad_(order > 0) for v in pair]
@@ -204,7 +204,7 @@ def points(activation: Activation, dtype: torch.dtype, stride: int = 4001) -> Te
     if dtype in (torch.bfloat16, torch.float16):
         x = torch.arange(65_536, dtype=torch.int32).to(torch.int16).view(dtype)
         return x[x.isfinite()]
-    near = [b + d for b in (0.0, *activation.facts.breakpoints) for d in (0.0, 1e-7, -1e-7, 1e-3, -1e-3)]
+    near = [b + d for b in (0.0, *(activation.facts.breakpoints or ())) for d in (0.0, 1e-7, -1e-7, 1e-3, -1e-3)]
     tails = np.linspace(-120, 120, 24_001)
     if dtype == torch.float32:
         bits = torch.arange(-(2**31), 2**31, stride, dtype=torch.int64).to(torch.int32)
@@ -264,7 +264,7 @@ def figure(
         x = x[::4]  # second differences with 360 digits take their time
     if order:
         # what a derivative is at a kink is a convention, and the oracle's differences straddle it
-        for kink in activation.facts.breakpoints:
+        for kink in activation.facts.breakpoints or ():
             x = x[(x.double() - kink).abs() > 1e-9]
     given: dict[str, Any] = dict(parameters)
     next_one = activation.derivative(x.double().numpy(), order=order + 1, **given)

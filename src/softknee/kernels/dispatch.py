@@ -153,7 +153,7 @@ def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters
     if activation.stochastic:
         return _sampled(activation, x, **parameters)
     resolved = activation.resolve(parameters) if parameters else activation.defaults
-    if activation.expression.op == "symbol":
+    if activation.composite.expression.op == "symbol":
         return x  # the identity
     return _computed(activation, inputs, resolved)
 

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from softknee.catalog import Activation, get
+from softknee.catalog import Activation, define, get
 from softknee.errors import InputError
-from softknee.facts import Facts, facts
+from softknee.facts import Facts, Line, facts
 from softknee.plain import plain
 
 from .figures import number
@@ -28,7 +26,8 @@ class Choice:
     @classmethod
     def of(cls, what: Named) -> Choice:
         """The choice that `what` names: an Activation (at its defaults), Facts (at theirs), or a string, which is a
-        name or an alias, perhaps with parameters behind a colon: `elu:alpha=0.5`, `softplus:beta=2,threshold=20`.
+        name or an alias, perhaps with parameters behind a colon: `elu:alpha=0.5`, `softplus:beta=2,threshold=20`; or a
+        formula: `x * sigmoid(2 * x)`, whose parameters stand behind semicolons.
 
         Raises InputError for a name that is unknown and a parameter that is unknown, no number or out of range.
         """
@@ -36,6 +35,9 @@ class Choice:
             return what
         if isinstance(what, Facts):
             return cls(what.activation, what.parameters)
+        if isinstance(what, str) and FORMULA & set(what) and ":" not in what:
+            written = define(what)
+            return cls(written, written.defaults)
         name, colon, given = what.partition(":") if isinstance(what, str) else (what, "", "")
         activation = get(name)
         return cls(activation, activation.resolve(_parameters(activation, given) if colon else {}))
@@ -62,7 +64,9 @@ class Choice:
         return self.activation.to_dict() | plain(own)
 
 
+FORMULA = set("()*/+-<>;")  # what no name has
 SWITCH = {"true": True, "false": False}
+UNKNOWN = "unknown"
 
 Named: TypeAlias = "Activation | Choice | Facts | str"
 
@@ -85,21 +89,45 @@ def written_parameters(choice: Choice) -> str:
 
 def written_range(facts: Facts) -> str:
     """The range, closed where its end is attained: [−0.278, ∞)."""
-    low = "[" if facts.minimum is not None and facts.minimum.value == facts.range.low else "("
-    high = "]" if facts.maximum is not None and facts.maximum.value == facts.range.high else ")"
+    if facts.range is None:
+        return UNKNOWN
+    low = "(" if facts.minimum is None else "["
+    high = ")" if facts.maximum is None else "]"
     return f"{low}{number(facts.range.low)}, {number(facts.range.high)}{high}"
 
 
 def written_steepest(facts: Facts) -> str:
     """The largest |f′| and where it is: "1.13 at 1.41", "1 towards ∞" where it is only approached, "unbounded"."""
+    if facts.largest_derivative is None:
+        return UNKNOWN
     at, steepest = facts.largest_derivative
     if math.isinf(steepest):
         return "unbounded"
-    left, right = np.abs(np.nan_to_num(facts.value([-1e8, 1e8], 1))).tolist()
-    if abs(at) >= 1e8 or max(left, right) > abs(steepest):
-        end = "±∞" if left == right else "∞" if left < right else "−∞"
-        return f"{number(round(math.copysign(max(left, right), steepest), 12))} towards {end}"
+    if math.isinf(at):
+        left, right = facts.slopes
+        return f"{number(steepest)} towards {'±∞' if left == right else number(at)}"
     return f"{number(steepest)} at {number(at)}"
+
+
+def written_shape(facts: Facts) -> str:
+    """What holds all over: "odd, increasing", "convex"; "unknown" where nothing is known to hold or not to hold."""
+    told = [facts.parity, facts.monotonicity, facts.convexity]
+    return ", ".join(word for word in told if word not in (None, "none")) or (UNKNOWN if None in told else "none")
+
+
+def written_asymptotes(facts: Facts) -> str:
+    """The slanting lines that f approaches: "x − 0.5 at ∞"."""
+    return ",\n".join(
+        f"{_line(line)} at {end}"
+        for line, end in zip(facts.asymptotes, ("−∞", "∞"), strict=True)
+        if line is not None and line.slope != 0
+    )
+
+
+def _line(line: Line) -> str:
+    times = {1.0: "", -1.0: "−"}.get(line.slope, number(line.slope))
+    sign, size = ("−" if line.intercept < 0 else "+"), abs(line.intercept)
+    return f"{times}x" + (f" {sign} {number(size)}" if size else "")
 
 
 def spelled(value: float) -> str:

@@ -136,7 +136,7 @@ def plot(*activations: Named, range: Sequence[float] | None = None, derivative: 
 
 def jumps(facts: Facts, order: int = 0) -> tuple[float, ...]:
     """The breakpoints at which the derivative of that order jumps; of order 1, where f itself does not: the kinks."""
-    edges = np.array(facts.breakpoints, dtype=float)
+    edges = np.array(facts.breakpoints or (), dtype=float)
     jumping = _jumping(lambda x: facts.value(x, order), edges)
     if order:
         jumping &= ~_jumping(facts.value, edges)
@@ -199,7 +199,7 @@ def _sampled(choice: Choice, low: float, high: float, orders: int) -> Curve:
     facts = choice.facts
     # peaks and kinks to the last bit, however narrow they are
     extremes = [p.x for p in (facts.minimum, facts.maximum, facts.largest_derivative) if p is not None]
-    edges = np.array([b for b in facts.breakpoints if low < b < high], dtype=float)
+    edges = np.array([b for b in facts.breakpoints or () if low < b < high], dtype=float)
     step = 1e-9 * np.maximum(np.abs(edges), 1e-3 * (high - low))
     x = np.concatenate([np.linspace(low, high, SAMPLES), edges - step, edges, edges + step])
     x = np.unique(np.concatenate([x, extremes]))

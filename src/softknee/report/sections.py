@@ -227,7 +227,7 @@ def _curves(name: str | None, parameters: Mapping[str, Any]) -> tuple[Any, Any, 
         activation = get(str(name))
         curve = facts(activation, **parameters)
         axis = "z, the gate (up = 1)" if activation.kind == "gated" else "z, the activation's input"
-        return curve.value, (lambda z: curve.value(z, 1)), curve.breakpoints, axis
+        return curve.value, (lambda z: curve.value(z, 1)), curve.breakpoints or (), axis
     except SoftkneeError:
         return None, None, (), "z, the activation's input"
 

@@ -6,8 +6,9 @@ read as Rich markup, and control characters in it are not sent to the terminal.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from softknee.catalog import Activation
@@ -15,7 +16,16 @@ from softknee.errors import InputError, SoftkneeError
 from softknee.facts import Facts
 
 from .braille import draw
-from .choice import Choice, choices, written_parameters, written_range, written_steepest
+from .choice import (
+    UNKNOWN,
+    Choice,
+    choices,
+    written_asymptotes,
+    written_parameters,
+    written_range,
+    written_shape,
+    written_steepest,
+)
 from .curves import jumps
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .formula import formula
@@ -434,6 +444,8 @@ def _activations(several: Sequence[Choice], console: Console) -> None:
         told = {
             "used for": ", ".join(filter(None, (USES.get(tag, tag.replace("-", " ")) for tag in activation.tags))),
             "also called": ", ".join(activation.aliases),
+            "the same as": ", ".join(map(_call, activation.equivalent_to.items())),
+            "not verified": activation.unverified,
             "source": activation.source.strip("-"),
         }
         for name, words in told.items():
@@ -462,12 +474,36 @@ def _fact(read: Callable[[Choice], str], choice: Choice) -> str:
         return MISSING
 
 
-def _intervals(found: Iterable[Any]) -> str:
-    return ",\n".join(f"({number(low)}, {number(high)})" for low, high in found) or "none"
+def _intervals(found: Iterable[Any] | None, width: float = 0.0) -> str:
+    """Those that are wider than `width`."""
+    if found is None:
+        return UNKNOWN
+    return ",\n".join(f"({number(low)}, {number(high)})" for low, high in found if high - low > width) or "none"
+
+
+def _numbers(found: Iterable[float]) -> str:
+    return ", ".join(map(number, found))
+
+
+def _largest(size: float | None) -> str:
+    return UNKNOWN if size is None else "unbounded" if math.isinf(size) else number(size)
+
+
+def _zeros(facts: Facts) -> str:
+    if facts.roots is None or facts.zero is None:
+        return UNKNOWN
+    stretches = _intervals(facts.zero) if facts.zero else ""
+    return ",\n".join(filter(None, (_numbers(facts.roots), stretches))) or "none"
 
 
 def _point(found: Any, none: str) -> str:
     return none if found is None else f"{number(found.value)} at {number(found.x)}"
+
+
+def _call(entry: tuple[str, Mapping[str, float]]) -> str:
+    """softcap(cap=1)."""
+    name, given = entry
+    return f"{name}({', '.join(f'{key}={value:.6g}' for key, value in given.items())})" if given else name
 
 
 def _in_torch(choice: Choice) -> str:
@@ -518,16 +554,22 @@ FACTS: dict[str, Callable[[Choice], str]] = {
     "as a function of": lambda c: "gate, up = 1" if c.activation.kind == "gated" else MISSING,
     "packed as": lambda c: PACKED.get(c.activation.layout or "", MISSING),
     "range": lambda c: written_range(c.facts),
-    "at −∞, ∞": lambda c: ", ".join(number(round(end, 12)) for end in c.facts.limits),
-    "minimum": lambda c: _point(c.facts.minimum, "none"),
+    "at −∞, ∞": lambda c: ", ".join(UNKNOWN if end is None else number(round(end, 12)) for end in c.facts.limits),
+    "asymptotes": lambda c: written_asymptotes(c.facts) or MISSING,
+    "shape": lambda c: written_shape(c.facts),
+    "zeros": lambda c: _zeros(c.facts),
+    "minimum": lambda c: UNKNOWN if c.facts.range is None else _point(c.facts.minimum, "none"),
     "maximum": lambda c: _point(c.facts.maximum, MISSING),
+    "f′ = 0 at": lambda c: UNKNOWN if c.facts.stationary is None else _numbers(c.facts.stationary) or MISSING,
     "largest |f′|": lambda c: written_steepest(c.facts),
-    "jumps": lambda c: ", ".join(map(number, jumps(c.facts))) or MISSING,
-    "kinks": lambda c: ", ".join(map(number, jumps(c.facts, 1))) or "none",
+    "largest |f″|": lambda c: _largest(c.facts.lipschitz_derivative),
+    "jumps": lambda c: _numbers(jumps(c.facts)) or MISSING,
+    "kinks": lambda c: UNKNOWN if c.facts.smoothness is None else _numbers(jumps(c.facts, 1)) or "none",
     "dead where": lambda c: _intervals(c.facts.dead),
-    "saturated where": lambda c: _intervals(i for i in c.facts.saturated() if i.high - i.low > 0.1),
+    "saturated where": lambda c: _intervals(c.facts.saturated(), 0.1),
     "gain": lambda c: number(c.facts.gain, 4),
     "backward gain": lambda c: number(c.facts.backward_gain, 4),
+    "gradients a layer": lambda c: f"×{number((c.facts.gain / c.facts.backward_gain) ** 2)}",
     "mean, z ~ N(0, 1)": lambda c: number(round(c.facts.mean, 12)),
     "in torch": _in_torch,
     "float32 path": lambda c: _path(c, "float32"),

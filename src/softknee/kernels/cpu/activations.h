@@ -1022,6 +1022,189 @@ struct situ_glu {
   }
 };
 
+// GELU-gated linear unit with GELU's tanh form: Gemma's and T5 1.1's, and what ggml calls GEGLU.
+struct geglu_tanh {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const auto t0 = A::odd_cubic(gate, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
+    const V t1 = A::sigmoid_times(gate, t0);
+    const V t2 = t1 * up;
+    return t2;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const auto t0 = A::odd_cubic(gate, 1.595703125, 6.599660573081145e-05, 0.21406444881780073, -2.540834209696641e-10);
+    const auto t1 = A::odd_cubic(gate, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
+    const V t2 = A::sigmoid_slope(V(1.0), t0, t1);
+    const V t3 = grad * t2 * up;
+    const V t4 = A::joint_sigmoid_times(gate, t1);
+    const V t5 = grad * t4;
+    of_gate = t3;
+    of_up = t5;
+  }
+};
+
+// GELU-gated linear unit with GELU's sigmoid form, quick_gelu(gate)·up.
+struct geglu_quick {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const V t0 = gate * up;
+    const auto t1 = A::product(A::wide(1.702), gate);
+    const V t2 = A::sigmoid_times(t0, t1);
+    return t2;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const auto t0 = A::product(A::wide(1.702), gate);
+    const V t1 = A::sigmoid_slope(V(1.0), t0, t0);
+    const V t2 = grad * t1 * up;
+    const V t3 = grad * gate;
+    const V t4 = A::joint_sigmoid_times(t3, t0);
+    of_gate = t2;
+    of_up = t4;
+  }
+};
+
+// gate·up, a gated unit without an activation.
+struct bilinear {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const V t0 = gate * up;
+    return t0;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const V t0 = grad * up;
+    const V t1 = grad * gate;
+    of_gate = t0;
+    of_up = t1;
+  }
+};
+
+// Squared-ReLU-gated linear unit, max(gate, 0)²·up.
+struct relu2_glu {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const M t0 = gate <= V(0.0);
+    const V t1 = gate * gate * up;
+    const V t2 = A::where(t0, V(0.0), t1);
+    return t2;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const M t0 = gate <= V(0.0);
+    const V t1 = V(2.0) * gate * up;
+    const V t2 = A::where(t0, V(0.0), t1);
+    const V t3 = grad * t2;
+    const V t4 = gate * gate;
+    const V t5 = A::where(t0, V(0.0), t4);
+    const V t6 = grad * t5;
+    of_gate = t3;
+    of_up = t6;
+  }
+};
+
+// relu(gate)·relu(up): both must be positive, for sparsity.
+struct drelu {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const M t0 = gate <= V(0.0);
+    const M t1 = up <= V(0.0);
+    const V t2 = gate * up;
+    const V t3 = A::where(t1, V(0.0), t2);
+    const V t4 = A::where(t0, V(0.0), t3);
+    return t4;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const M t0 = gate <= V(0.0);
+    const M t1 = up <= V(0.0);
+    const V t2 = A::where(t1, V(0.0), up);
+    const V t3 = A::where(t0, V(0.0), t2);
+    const V t4 = grad * t3;
+    const V t5 = A::where(t1, V(0.0), gate);
+    const V t6 = A::where(t0, V(0.0), t5);
+    const V t7 = grad * t6;
+    of_gate = t4;
+    of_up = t7;
+  }
+};
+
+// Gated tanh unit, σ(gate)·tanh(up). Packed as WaveNet's has it: the gate is the second half.
+struct gtu {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const V t0 = A::tanh(up);
+    const V t1 = A::sigmoid_times(t0, gate);
+    return t1;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const V t0 = A::tanh(up);
+    const V t1 = V(0.25) * grad * t0;
+    const V t2 = A::joint_sech2_half_times(t1, gate);
+    const V t3 = V(2.0) * up;
+    const V t4 = A::sech2_half_times(grad, t3);
+    const V t5 = A::joint_sigmoid_times(t4, gate);
+    of_gate = t2;
+    of_up = t5;
+  }
+};
+
+// ReLU-gated linear unit whose gate must pass a threshold, which each model states: gate·up where gate is above.
+struct fatrelu_glu {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const M t0 = gate <= V(u[0]);
+    const V t1 = A::where(t0, V(0.0), gate);
+    const V t2 = t1 * up;
+    return t2;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    gate = A::finite(gate);
+    up = A::finite(up);
+    const M t0 = gate <= V(u[0]);
+    const V t1 = A::where(t0, V(0.0), V(1.0));
+    const V t2 = grad * t1 * up;
+    const V t3 = A::where(t0, V(0.0), gate);
+    const V t4 = grad * t3;
+    of_gate = t2;
+    of_up = t4;
+  }
+};
+
+// SwiGLU clamped after its activation: min(silu(gate), limit)·clip(up, ±limit). Step-3.7's own limit is 16.
+struct swiglu_step {
+  template <class A, class U>
+  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
+    const V t0 = A::sigmoid_times(gate, gate);
+    const V t1 = smaller(V(u[0]), t0);
+    const V t2 = larger(V(u[2]), up);
+    const V t3 = smaller(V(u[0]), t2);
+    const V t4 = t1 * t3;
+    return t4;
+  }
+  template <class A, class U>
+  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
+    const V t0 = A::joint_sigmoid_times(gate, gate);
+    const M t1 = t0 > V(u[4]);
+    const V t2 = A::sigmoid_slope(V(1.0), gate, gate);
+    const V t3 = A::where(t1, V(0.0), t2);
+    const V t4 = larger(V(u[2]), up);
+    const V t5 = smaller(V(u[0]), t4);
+    const V t6 = grad * t3 * t5;
+    const V t7 = smaller(V(u[0]), t0);
+    const M t8 = t4 > V(u[4]);
+    const M t9 = up < V(u[5]);
+    const V t10 = A::where(t9, V(0.0), V(1.0));
+    const V t11 = A::where(t8, V(0.0), t10);
+    const V t12 = grad * t7 * t11;
+    of_gate = t6;
+    of_up = t12;
+  }
+};
+
 }  // namespace activations
 }  // namespace SOFTKNEE_ISA
 }  // namespace softknee
@@ -1065,4 +1248,12 @@ struct situ_glu {
   SOFTKNEE_GATED(swiglu) \
   SOFTKNEE_GATED(swiglu_oai) \
   SOFTKNEE_GATED(swiglu_clamped) \
-  SOFTKNEE_GATED(situ_glu)
+  SOFTKNEE_GATED(situ_glu) \
+  SOFTKNEE_GATED(geglu_tanh) \
+  SOFTKNEE_GATED(geglu_quick) \
+  SOFTKNEE_GATED(bilinear) \
+  SOFTKNEE_GATED(relu2_glu) \
+  SOFTKNEE_GATED(drelu) \
+  SOFTKNEE_GATED(gtu) \
+  SOFTKNEE_GATED(fatrelu_glu) \
+  SOFTKNEE_GATED(swiglu_step)

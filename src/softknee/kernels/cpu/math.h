@@ -298,7 +298,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE V scaled(V a, const Logistic& l) {
     return narrow<T> ? only(l.alive, a) : scale_where(l.alive, a, l.rest);
   }
-  // a·σ(u), 2 ULPs
+  // a·σ(u), 2.5 ULPs
   template <class U>
   static SOFTKNEE_INLINE V sigmoid_times(V a, U u) {
     const Logistic l = logistic(u);
@@ -319,7 +319,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static SOFTKNEE_INLINE V joint_sigmoid(U u) {
     return sigmoid(u);
   }
-  // σ(−u), 2 ULPs: e·w, w = 1/below, on the right; 1 − w on the left, 1 ULP
+  // σ(−u), 2.5 ULPs: e·w, w = 1/below, on the right; 1 − w on the left, 1 ULP
   template <class U>
   static SOFTKNEE_INLINE V complement(const Logistic& l, V w, U u) {
     return sub_to(A::high(u) < V(0.0f), l.e * w, V(1.0f), w);
@@ -394,7 +394,8 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return signed_as(fma(one, q, one - V(1.0f)), u);
   }
 
-  // u: Wide where its rounding would be tanh's. tanh|u| = t/(2 + t), t = exp(2|u|) − 1, 2 ULPs: what t and the sum have rounded fades as t grows. From 10 on it is 1.
+  // u: Wide where its rounding would be tanh's. tanh|u| = t/(2 + t), t = exp(2|u|) − 1, 2.5 ULPs: what t and the sum
+  // have rounded fades as t grows. From 10 on it is 1.
   template <class U>
   static SOFTKNEE_INLINE V tanh(U u) {
     const V size = smaller(V(10.0f), abs(A::high(u))), twice = size + size, n = round(size * V(2.88539008f));

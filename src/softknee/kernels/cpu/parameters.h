@@ -218,6 +218,39 @@ static void situ_glu_uniforms(const double* p, R* u) {
   value((2.0 * (1.0 / up_cap)), u + 12);
 }
 
+template <class R>
+static void geglu_tanh_uniforms(const double*, R*) {}
+
+template <class R>
+static void geglu_quick_uniforms(const double*, R*) {}
+
+template <class R>
+static void bilinear_uniforms(const double*, R*) {}
+
+template <class R>
+static void relu2_glu_uniforms(const double*, R*) {}
+
+template <class R>
+static void drelu_uniforms(const double*, R*) {}
+
+template <class R>
+static void gtu_uniforms(const double*, R*) {}
+
+template <class R>
+static void fatrelu_glu_uniforms(const double* p, R* u) {
+  const double threshold = p[0];
+  down(threshold, u + 0);
+}
+
+template <class R>
+static void swiglu_step_uniforms(const double* p, R* u) {
+  const double limit = p[0];
+  value(limit, u + 0);
+  value((-limit), u + 2);
+  down(limit, u + 4);
+  up((-limit), u + 5);
+}
+
 constexpr int most_uniforms = 15;
 
 static const Entry entries[] = {
@@ -260,9 +293,17 @@ static const Entry entries[] = {
     {"swiglu_oai", 2, 2, ", float alpha, float limit", 8, swiglu_oai_uniforms<float>, swiglu_oai_uniforms<double>, 0, ""},
     {"swiglu_clamped", 2, 1, ", float limit", 6, swiglu_clamped_uniforms<float>, swiglu_clamped_uniforms<double>, 0, ""},
     {"situ_glu", 2, 2, ", float gate_cap, float up_cap", 14, situ_glu_uniforms<float>, situ_glu_uniforms<double>, 0, ""},
+    {"geglu_tanh", 2, 0, "", 0, geglu_tanh_uniforms<float>, geglu_tanh_uniforms<double>, 0, ""},
+    {"geglu_quick", 2, 0, "", 0, geglu_quick_uniforms<float>, geglu_quick_uniforms<double>, 0, ""},
+    {"bilinear", 2, 0, "", 0, bilinear_uniforms<float>, bilinear_uniforms<double>, 0, ""},
+    {"relu2_glu", 2, 0, "", 0, relu2_glu_uniforms<float>, relu2_glu_uniforms<double>, 0, ""},
+    {"drelu", 2, 0, "", 0, drelu_uniforms<float>, drelu_uniforms<double>, 0, ""},
+    {"gtu", 2, 0, "", 0, gtu_uniforms<float>, gtu_uniforms<double>, 0, ""},
+    {"fatrelu_glu", 2, 1, ", float threshold", 1, fatrelu_glu_uniforms<float>, fatrelu_glu_uniforms<double>, 0, ""},
+    {"swiglu_step", 2, 1, ", float limit", 6, swiglu_step_uniforms<float>, swiglu_step_uniforms<double>, 0, ""},
 };
 
-constexpr int count = 39;
+constexpr int count = 47;
 
 }  // namespace parameters
 }  // namespace softknee

@@ -1130,27 +1130,6 @@ struct drelu {
   }
 };
 
-// Gated tanh unit, σ(gate)·tanh(up). Packed as WaveNet's has it: the gate is the second half.
-struct gtu {
-  template <class A, class U>
-  static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
-    const V t0 = A::tanh(up);
-    const V t1 = A::sigmoid_times(t0, gate);
-    return t1;
-  }
-  template <class A, class U>
-  static SOFTKNEE_INLINE void backward(V grad, V gate, V up, U u, V& of_gate, V& of_up) {
-    const V t0 = A::tanh(up);
-    const V t1 = V(0.25) * grad * t0;
-    const V t2 = A::joint_sech2_half_times(t1, gate);
-    const V t3 = V(2.0) * up;
-    const V t4 = A::sech2_half_times(grad, t3);
-    const V t5 = A::joint_sigmoid_times(t4, gate);
-    of_gate = t2;
-    of_up = t5;
-  }
-};
-
 // ReLU-gated linear unit whose gate must pass a threshold, which each model states: gate·up where gate is above.
 struct fatrelu_glu {
   template <class A, class U>
@@ -1254,6 +1233,5 @@ struct swiglu_step {
   SOFTKNEE_GATED(bilinear) \
   SOFTKNEE_GATED(relu2_glu) \
   SOFTKNEE_GATED(drelu) \
-  SOFTKNEE_GATED(gtu) \
   SOFTKNEE_GATED(fatrelu_glu) \
   SOFTKNEE_GATED(swiglu_step)

@@ -234,9 +234,6 @@ template <class R>
 static void drelu_uniforms(const double*, R*) {}
 
 template <class R>
-static void gtu_uniforms(const double*, R*) {}
-
-template <class R>
 static void fatrelu_glu_uniforms(const double* p, R* u) {
   const double threshold = p[0];
   down(threshold, u + 0);
@@ -298,12 +295,11 @@ static const Entry entries[] = {
     {"bilinear", 2, 0, "", 0, bilinear_uniforms<float>, bilinear_uniforms<double>, 0, ""},
     {"relu2_glu", 2, 0, "", 0, relu2_glu_uniforms<float>, relu2_glu_uniforms<double>, 0, ""},
     {"drelu", 2, 0, "", 0, drelu_uniforms<float>, drelu_uniforms<double>, 0, ""},
-    {"gtu", 2, 0, "", 0, gtu_uniforms<float>, gtu_uniforms<double>, 0, ""},
     {"fatrelu_glu", 2, 1, ", float threshold", 1, fatrelu_glu_uniforms<float>, fatrelu_glu_uniforms<double>, 0, ""},
     {"swiglu_step", 2, 1, ", float limit", 6, swiglu_step_uniforms<float>, swiglu_step_uniforms<double>, 0, ""},
 };
 
-constexpr int count = 47;
+constexpr int count = 46;
 
 }  // namespace parameters
 }  // namespace softknee

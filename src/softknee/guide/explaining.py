@@ -119,7 +119,8 @@ def _vanishing(seed: int, bad: str = "sigmoid", good: str = "relu", depth: int =
         """Gradient of the first pre-activations over that of the last, in a real network at the exact gain."""
         activation, draw, width = get(name), _normal(seed), 64
         gain = activation.facts.gain
-        h, layers = draw(32, width), []
+        h = draw(32, width)
+        layers: list[Tensor] = []
         for _ in range(depth):
             z = h @ draw(width, width) * (gain / math.sqrt(width))
             z.requires_grad_() if not layers else z.retain_grad()
@@ -190,7 +191,8 @@ def _collapse(seed: int, between: str = "relu") -> Told:
 
 
 def _temperature(seed: int, logits: tuple[float, ...] = (2.0, 1.0, 0.1)) -> Told:
-    scores, rows = torch.tensor(logits, dtype=torch.float64), {}
+    scores = torch.tensor(logits, dtype=torch.float64)
+    rows: dict[str, dict[str, Any]] = {}
     for temperature in TEMPERATURES:
         p = SF.softmax(scores, dim=-1, temperature=temperature)
         rows[f"{temperature:g}"] = {"probabilities": p.tolist(), "entropy": float(-(p * p.log()).sum())}

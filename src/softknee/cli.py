@@ -1,4 +1,4 @@
-"""The command line: `softknee list | show | plot | identify | diagnose | compare | demo | env`.
+"""The command line: `softknee list | show | plot | recommend | explain | identify | diagnose | compare | demo | env`.
 
 Errors are one line on standard error and exit code 2; a traceback only with --debug. Exit code 1 is a gate's "no".
 Standard output is ours alone: what the modules, models and data named as targets print goes to standard error.
@@ -210,6 +210,45 @@ def plot_command(
         print(f"written to {output}")
     else:
         _show(drawn, as_json)
+
+
+@app.command("recommend")
+def recommend_command(
+    use: Annotated[
+        str | None, typer.Argument(metavar="USE", help="Such as cnn or transformer-ffn; all of them unless given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Which activation for a use: one choice, what any other would gain, facts, sources, who runs it."""
+    from .guide import recommend, uses
+
+    if use is not None:
+        _show(recommend(use), as_json)
+    elif as_json:
+        _show(uses(), as_json)
+    else:
+        from .report.terminal import uses as table
+
+        table(uses(), _console())
+
+
+@app.command("explain")
+def explain_command(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="TOPIC", help="Such as vanishing; lists them unless given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and data that are computed with.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Why networks fail as they do, told with figures that are computed now."""
+    from .guide import explain, topics
+
+    if topic is not None:
+        _show(explain(topic, seed), as_json)
+    elif as_json:
+        _show(topics(), as_json)
+    else:
+        print("\n".join(topics()))
 
 
 @app.command("identify")

@@ -44,8 +44,8 @@ STYLES = {"critical": "bold red", "warning": "yellow", "info": "dim", "better": 
 
 def render(result: Any, console: Console | None = None) -> None:
     """Print `result`: a Census, Report, Plan, Trial, Comparison, Calibration, Kernelization, Story, Finding, Plot,
-    Activation or Facts, several of one kind in a list (activations stand side by side), or anything else that `str`
-    describes.
+    Recommendation, Explanation, Activation or Facts, several of one kind in a list (activations stand side by side), or
+    anything else that `str` describes.
 
     console: Rich's; by default one for standard output, 80 columns wide where that is no terminal.
     """
@@ -586,14 +586,63 @@ def _anything(result: Any, console: Console) -> None:
         _line(console, (f"{name}  ", "dim"), MISSING if told is None else told)
 
 
+def _recommendation(result: Any, console: Console) -> None:
+    _line(console, (f"{result.use}: {result.choice}", "bold"))
+    _line(console, result.write, indent=2)
+    _line(console, ("what others would gain", "dim"), indent=2)
+    for other in result.others:
+        _line(console, (other.name, "bold"), f": {other.gain}", indent=4)
+    _line(console, ("why", "dim"), indent=2)
+    for reason in result.reasons:
+        _line(console, reason, indent=4)
+    costs, rows = result.costs(), []
+    for choice in choices(result.names):
+        name, facts = choice.activation.name, None if choice.activation.kind == "normalizer" else choice.facts
+        told = (
+            [MISSING] * 4
+            if facts is None
+            else [written_range(facts), _intervals(facts.dead), _largest(facts.lipschitz), number(facts.gain, 4)]
+        )
+        rows.append((name, *told, MISSING if costs[name] is None else number(costs[name])))
+    _table(console, ("facts", "range", "dead", "largest |f′|", "gain", "ns"), rows, left=("facts", "range", "dead"))
+    if any(cost is not None for cost in costs.values()):
+        _line(console, ("ns per element as recorded: float32, forward, 64K elements, one thread", "dim"), indent=2)
+    if result.models:
+        _line(console, ("language models that run them", "dim"), indent=2)
+    for model in result.models:
+        given = f" ({model.parameters})" if model.parameters else ""
+        _line(console, (model.activation, "bold"), f": {model.models}{given}; {model.evidence}", indent=4)
+    _line(console, ("sources", "dim"), indent=2)
+    for source in result.sources:
+        _line(console, source, indent=4)
+    if result.tag is not None:
+        _line(console, (f"more: softknee list --tag {result.tag}", "dim"), indent=2)
+
+
+def uses(recommendations: Sequence[Any], console: Console) -> None:
+    """A line per use."""
+    rows = [(one.use, one.choice, one.about) for one in recommendations]
+    _table(console, ("use", "choice", "what it is"), rows, left=("use", "choice", "what it is"))
+
+
+def _explanation(result: Any, console: Console) -> None:
+    _line(console, (result.title, "bold"))
+    for line in result.lines:
+        words = line.lstrip()
+        _line(console, words, indent=2 + len(line) - len(words))
+    _line(console, ("; ".join(map(str, result.sources)), "dim"), indent=2)
+
+
 _RENDERERS: dict[str, Callable[[Any, Console], None]] = {
     "Calibration": _calibration,
     "Census": _census,
     "Comparison": _comparison,
+    "Explanation": _explanation,
     "Finding": _finding,
     "Kernelization": _kernelization,
     "Plan": _plan,
     "Plot": draw,
+    "Recommendation": _recommendation,
     "Report": _report,
     "Story": _story,
     "Trial": _trial,

@@ -129,4 +129,4 @@ def _cases(node: Expr, of: dict[Expr, tuple[str, int]]) -> str:
         node = other
     rows.append((of[node][0], "<mtext>otherwise</mtext>"))
     table = "".join(f"<mtr><mtd><mrow>{a}</mrow></mtd><mtd><mrow>{b}</mrow></mtd></mtr>" for a, b in rows)
-    return f'<mrow><mo>{{</mo><mtable columnalign="left left">{table}</mtable></mrow>'
+    return f'<mtable class="cases" columnalign="left left">{table}</mtable>'

@@ -216,9 +216,7 @@ def python(source: str) -> str:
 
 def code_style() -> str:
     light, dark = (HtmlFormatter(style=style).get_style_defs(".code") for style in STYLES)
-    return (
-        f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.code, .code pre {{ background: var(--tint); }}\n"
-    )
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.code, .code pre {{ background: var(--tint); }}\n"
 
 
 class _Links(HTMLParser):

@@ -45,6 +45,8 @@ def _written(node: Expr, of: dict[Expr, tuple[str, int]]) -> tuple[str, int]:
 
     def held(argument: Expr, tightly: int) -> str:
         text, holds = of[argument]
+        if holds == CHOICE < tightly:
+            return text.replace('"cases"', '"cases within"', 1)  # lines on both sides, which grow with it
         return text if holds >= tightly else _bracketed(text)
 
     op, args = node.op, node.args

@@ -94,7 +94,7 @@ def page(activation: Activation, facts: bool = True) -> str:
 
 
 def one_block(html: str) -> str:
-    """Without blank lines, at which Markdown would end the block; inside <pre> they become empty lines of another kind."""
+    """Without blank lines, at which Markdown would end the block; inside <pre> they are written as entities."""
     html = re.sub(r"<pre.*?</pre>", lambda m: m[0].replace("\n", "&#10;"), html, flags=re.DOTALL)
     return re.sub(r"\n\s*\n+", "\n", html)
 
@@ -216,7 +216,8 @@ def python(source: str) -> str:
 
 def code_style() -> str:
     light, dark = (HtmlFormatter(style=style).get_style_defs(".code") for style in STYLES)
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.code, .code pre {{ background: var(--tint); }}\n"
+    ground = ".code, .code pre { background: var(--tint); }"
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{ground}\n"
 
 
 class _Links(HTMLParser):
@@ -237,7 +238,7 @@ class _Links(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """What is wrong with the links of a built site: those that lead nowhere, and what would be fetched from elsewhere."""
+    """What is wrong with a built site: links that lead nowhere, and what would be fetched from elsewhere."""
     pages = {path: _Links(path.read_text()) for path in sorted(site.rglob("*.html"))}
     found = []
     for path, links in pages.items():

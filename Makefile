@@ -47,6 +47,11 @@ format: install  ## mend what lint and format can mend
 	@$(BIN)/python tools/stubs.py
 	@$(BIN)/python tools/kernels.py
 
+docs: install  ## the site, to be opened offline: build/site/index.html; a link that leads nowhere fails
+	@$(BIN)/python tools/docs.py
+	@$(BIN)/mkdocs build --strict
+	@$(BIN)/python tools/docs.py --check
+
 accuracy: install  ## how exact every path of every activation is (5 minutes); writes accuracy.json and docs/accuracy.md
 	@$(BIN)/python tools/accuracy.py
 
@@ -68,4 +73,4 @@ clean:  ## remove .venv, build products and caches
 	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format accuracy exhaustive bench clean
+.PHONY: help install demo test check format docs accuracy exhaustive bench clean

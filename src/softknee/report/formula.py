@@ -46,19 +46,27 @@ def formula(activation: Activation) -> str | None:
 
     A switch stands at its default; what is random is called noise.
     """
-    switches = {name: value for name, value in activation.defaults.items() if isinstance(value, bool)}
-    parameters = {name: symbol(name) for name in activation.parameters} | switches
-    inputs = [symbol(name) for name in (*activation.inputs, *["noise"] * activation.stochastic)]
-    try:
-        expression = lift(activation.formula(*inputs, _Reading(), **parameters))
-    except Exception:
-        return None  # a normalizer may be any function of arrays
+    expression = read(activation)
+    if expression is None:
+        return None
     written: dict[Expr, tuple[str, int]] = {}
     for node in walk(expression):
         written[node] = _written(node, written)
         if len(written[node][0]) > LONGEST:
             return None
     return written[expression][0]
+
+
+def read(activation: Activation) -> Expr | None:
+    """The definition as it is read, without what only arithmetic in floating point needs; None where it is no
+    expression (a normalizer by an algorithm)."""
+    switches = {name: value for name, value in activation.defaults.items() if isinstance(value, bool)}
+    parameters = {name: symbol(name) for name in activation.parameters} | switches
+    inputs = [symbol(name) for name in (*activation.inputs, *["noise"] * activation.stochastic)]
+    try:
+        return lift(activation.formula(*inputs, _Reading(), **parameters))
+    except Exception:
+        return None  # a normalizer may be any function of arrays
 
 
 def _written(node: Expr, of: dict[Expr, tuple[str, int]]) -> tuple[str, int]:
@@ -90,11 +98,11 @@ def _written(node: Expr, of: dict[Expr, tuple[str, int]]) -> tuple[str, int]:
     if op == "neg":
         return f"{MINUS}{held(args[0], PRODUCT)}", SIGN
     if op == "mul":
-        factors = _factors(node)
-        sign = MINUS if factors[0].op == "neg" else ""
+        found = factors(node)
+        sign = MINUS if found[0].op == "neg" else ""
         if sign:
-            factors = [*_factors(factors[0].args[0]), *factors[1:]]
-        first, *others = _runs(factors)
+            found = [*factors(found[0].args[0]), *found[1:]]
+        first, *others = runs(found)
         text = "·".join([_power(first, held, PRODUCT if sign else SIGN), *(_power(run, held, POWER) for run in others)])
         return sign + text, SIGN if sign else PRODUCT
     if op == "div":
@@ -117,15 +125,15 @@ def _constant(value: float) -> tuple[str, int]:
     return (text, ATOM) if not value < 0 else (f"{MINUS}{text}", SIGN)
 
 
-def _factors(node: Expr) -> list[Expr]:
+def factors(node: Expr) -> list[Expr]:
     """The factors of a chain of products, from left to right."""
-    return [node] if node.op != "mul" else [*_factors(node.args[0]), *_factors(node.args[1])]
+    return [node] if node.op != "mul" else [*factors(node.args[0]), *factors(node.args[1])]
 
 
-def _runs(factors: Sequence[Expr]) -> list[tuple[Expr, int]]:
+def runs(of: Sequence[Expr]) -> list[tuple[Expr, int]]:
     """Neighbours that are equal, counted: x·x·x is one factor of power 3."""
     found: list[tuple[Expr, int]] = []
-    for factor in factors:
+    for factor in of:
         if found and found[-1][0] is factor:
             found[-1] = (factor, found[-1][1] + 1)
         else:

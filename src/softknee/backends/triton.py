@@ -23,7 +23,20 @@ from .floats import unsteady
 if TYPE_CHECKING:
     from ..catalog import Activation
 
-DIRECT = {"log", "log1p", "sqrt", "sign", "maximum", "minimum", "expm1", "atan", "erf", "x_phi", "x_phi_times", "x_phi_slope"}
+DIRECT = {
+    "log",
+    "log1p",
+    "sqrt",
+    "sign",
+    "maximum",
+    "minimum",
+    "expm1",
+    "atan",
+    "erf",
+    "x_phi",
+    "x_phi_times",
+    "x_phi_slope",
+}
 AMPLIFYING = {
     "exp", "exp_times", "tanh", "sigmoid", "sigmoid_times", "softplus", "sech2_half", "sech2_half_times", "sin", "cos",
     "sigmoid_slope", "erfc", "erfc_times",
@@ -188,11 +201,18 @@ def _kernel(word: str, given: Sequence[str], results: list[str], lines: list[str
         "_row = _program // _blocks",
         "_column = (_program % _blocks) * BLOCK + tl.arange(0, BLOCK)",
         "_inside = _column < _columns",
-        *(f"{n} = tl.load({n}_at + _row * {n}_stride + _column, mask=_inside, other=0.0).to(tl.float32)" for n in given),
+        *(
+            f"{n} = tl.load({n}_at + _row * {n}_stride + _column, mask=_inside, other=0.0).to(tl.float32)"
+            for n in given
+        ),
         *lines,
     ]
     for name, result in zip(outputs, results, strict=True):
-        filled = f"({result}) + tl.zeros([BLOCK], tl.float32)" if result.startswith(("_u", "(")) or result[0].isdigit() else result
+        filled = (
+            f"({result}) + tl.zeros([BLOCK], tl.float32)"
+            if result.startswith(("_u", "(")) or result[0].isdigit()
+            else result
+        )
         place = f"{name}_at + _row * {name}_stride + _column"
         body.append(f"tl.store({place}, ({filled}).to({name}_at.dtype.element_ty), mask=_inside)")
     return "\n".join(
@@ -218,7 +238,9 @@ def _numbers(slots: Slots, parameters: Sequence[str]) -> Callable[..., list[floa
 
     places = list(slots.places)
     # a last 0 makes it a tuple of any length
-    make: Any = compile_source(emit([*(node for node, _ in places), Expr("constant", 0.0)], "numbers", parameters), "numbers")
+    make: Any = compile_source(
+        emit([*(node for node, _ in places), Expr("constant", 0.0)], "numbers", parameters), "numbers"
+    )
 
     def numbers(*values: float) -> list[float]:
         with np.errstate(all="ignore"):

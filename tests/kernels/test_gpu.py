@@ -94,7 +94,10 @@ def test_compiles_without_a_gpu(name, tmp_path, monkeypatch):
             for argument in kernel.arg_names
         }
         source = ASTSource(kernel, signature, constexprs={"BLOCK": gpu.BLOCK})
-        assert ".entry" in triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]
+        assert (
+            ".entry"
+            in triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"enable_fp_fusion": False}).asm["ptx"]
+        )
 
 
 def test_the_gpu_path_is_the_kernels_where_pytorch_has_no_exact_op():
@@ -113,12 +116,14 @@ def interpreted() -> dict[str, list[float]]:
 
 
 def check(found: dict[str, list[float]]) -> None:
-    """float32 within 4 ULPs, or what the composite has: beside xielu's root, and in a product of three functions."""
-    above = {"xielu", "situ_glu"}
+    """float32 within 4 ULPs; beside xielu's root what the composite has, in situ_glu, a product of three functions, what
+    is recorded of the CPU kernels."""
+    (recorded, *_) = paths.figures(softknee.get("situ_glu"), torch.float32, "kernel") or []
+    above = {"xielu": found["xielu"][3], "situ_glu": recorded.ulp}
     over = {
         name: row
         for name, row in found.items()
-        if row[0] > (max(4.0, row[3]) if name in above else 4.0) or row[1] > 0.51 or row[2] > 2e-6
+        if row[0] > max(4.0, above.get(name, 0.0)) or row[1] > 0.51 or row[2] > 2e-6
     }
     assert len(found) == len(CORE) > 20 and not over
 

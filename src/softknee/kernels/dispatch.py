@@ -17,7 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from ..backends.torch import transformed
 from ..catalog import Activation
 from ..errors import InputError
-from . import cpu, native, normalizers, tables
+from . import cpu, gpu, native, normalizers, tables
 from .paths import Path, choose, learned, uncompiled
 from .short import plain, way
 
@@ -198,7 +198,7 @@ _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # Dynamo r
 
 def _gated(activation: Activation, gate: Tensor, up: Tensor, *values: Any) -> Tensor | None:
     if plain(gate) and choose(activation, gate.dtype, gate.device.type).forward == "kernel":
-        return cpu.forward(activation, gate, up, *values)
+        return (cpu if gate.is_cpu else gpu).forward(activation, gate, up, *values)
     return None
 
 
@@ -207,7 +207,7 @@ def _gated_gradients(
 ) -> tuple[Tensor, ...] | None:
     same = grad.shape == gate.shape == up.shape
     if same and plain(gate) and choose(activation, gate.dtype, gate.device.type).backward == "kernel":
-        return cpu.derivatives(activation, grad, gate, up, *values)
+        return (cpu if gate.is_cpu else gpu).derivatives(activation, grad, gate, up, *values)
     return None
 
 
@@ -237,7 +237,7 @@ def _forward(activation: Activation, x: Tensor, *values: Any) -> Tensor | None:
         return cpu.learned(activation, x, *values) if learned(activation, x.dtype, x.device.type) else None
     chosen = choose(activation, x.dtype, x.device.type)
     if chosen.forward == "kernel":
-        return cpu.forward(activation, x, *values)
+        return (cpu if x.is_cpu else gpu).forward(activation, x, *values)
     if chosen.forward == "table":
         return tabled(activation, x, values)
     resolved = dict(zip(activation.parameters, values, strict=True))
@@ -252,7 +252,7 @@ def _derivative(activation: Activation, grad: Tensor, x: Tensor, *values: Any) -
     if not plain(x):
         return None
     if choose(activation, x.dtype, x.device.type).backward == "kernel" and grad.shape == x.shape:
-        found = cpu.derivatives(activation, grad, x, *values)
+        found = (cpu if x.is_cpu else gpu).derivatives(activation, grad, x, *values)
         if found is not None:
             return found[0]
     half = x.dtype in tables.HALVES and x.device.type == "cpu" and grad.dtype == x.dtype

@@ -1,7 +1,7 @@
 """Which path a call takes, and why.
 
     kernel      softknee's compiled kernels on the CPU, where they are measured exact, and PyTorch's op is not or is
-                slower
+                slower; on CUDA devices, where Triton is installed, one Triton kernel in place of the composite
     native      PyTorch's own op, where its measured error is no larger than the entry's own (or than 4 ULPs) and it
                 loses no value: at the dtype, on the CPU that `accuracy.json` names; elsewhere only what is exact
     table       half precision on the CPU: f and f′ looked up, correctly rounded, wherever native is not both exact
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from ..catalog import Activation
-from . import cpu
+from . import cpu, gpu
 from .tables import HALVES
 
 ENOUGH = 4.0
@@ -97,6 +97,9 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     """The path of `activation` at Python-float parameters. Tensor parameters that `learned` has no path for take the
     composite, but for those that PyTorch's own function takes as tensors (PReLU's weight)."""
     without = uncompiled(activation, dtype, device)
+    if device == "cuda" and "composite" in (without.forward, without.backward) and gpu.takes(activation, dtype):
+        forward, backward = (w if w == "native" else "kernel" for w in (without.forward, without.backward))
+        return Path(forward, backward, without.reason)
     kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None
     if kernel is None:
         return without

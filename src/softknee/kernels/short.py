@@ -114,9 +114,11 @@ def _ways(
     if activation.kind == "elementwise" and activation.expression.op == "symbol":
         return NONE  # the identity
     chosen = choose(activation, dtype, device)
+    if chosen.forward == "kernel" and device != "cpu":
+        return NONE
     if chosen.forward == "kernel":
         kernels = _kernels(activation, dtype, tuple(resolved.values()), chosen.backward == "kernel")
-        if given or device != "cpu" or not paths.same_bits(activation, dtype):
+        if given or not paths.same_bits(activation, dtype):
             return kernels
         natives = _natives(activation, dtype, resolved, True)
         saved = max(paths.speed(activation, dtype, "native") - paths.speed(activation, dtype, "kernel"), 1e-9)

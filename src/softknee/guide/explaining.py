@@ -222,7 +222,7 @@ def _gating(seed: int, gated: str = "swiglu", plain: str = "silu") -> Told:
     dim, wide, narrow, steps = 8, 24, 16, 200
     draw = _normal(seed)
     a, b = draw(dim, dim) / math.sqrt(dim), draw(dim, dim) / math.sqrt(dim)
-    x, unseen = draw(1024, dim), draw(1024, dim)
+    x, unseen = draw(512, dim), draw(512, dim)
 
     def error(sizes: list[tuple[int, int]], run: Callable[[Tensor, list[Tensor]], Tensor]) -> tuple[float, int]:
         weights = [(draw(*size) / math.sqrt(size[0])).requires_grad_() for size in sizes]

@@ -64,7 +64,14 @@ def figures() -> str:
     calls = {(row["activation"], row["dtype"]): row for row in load("calls")["rows"]}
 
     def gain(mode: str, dtype: str) -> str:
-        sought = {"regime": "pages kept", "inputs": "N(0, 1)", "mode": mode, "dtype": dtype, "peer": "eager", "size": "1M"}
+        sought = {
+            "regime": "pages kept",
+            "inputs": "N(0, 1)",
+            "size": "1M",
+            "mode": mode,
+            "dtype": dtype,
+            "peer": "eager",
+        }
         (found,) = [row["geomean"] for row in load("cpu")["geomeans"] if sought.items() <= row.items()]
         return f"{found:.1f}×"
 

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
 from softknee.catalog import activations, get
 
@@ -103,6 +104,13 @@ def test_the_build_is_strict(tmp_path, text):
     assert build(source, tmp_path / "site").returncode == 0
     (source / "index.md").write_text(f"# a\n\n{text}\n")
     assert build(source, tmp_path / "site").returncode != 0
+
+
+@pytest.mark.parametrize("name", ["prelu", "glu", "gumbel_softmax"])
+def test_the_use_that_a_page_shows_runs(name):
+    x = torch.ones(2, 4)
+    activation = get(name)
+    exec(compile(docs.use(activation), "use", "exec"), dict.fromkeys(activation.inputs, x))
 
 
 @pytest.mark.parametrize("name", ["selu", "swiglu", "softmax"])

@@ -161,11 +161,11 @@ def family(activation: Activation) -> str:
 
 
 def use(activation: Activation) -> str:
-    inputs = ", ".join(activation.inputs)
+    """How it is called: of tensors x, or gate and up."""
+    arguments = ", ".join((*activation.inputs, *["dim=-1"] * (activation.kind == "normalizer")))
     return (
-        f"import softknee\nimport softknee.functional as SF\n\n"
-        f"SF.{activation.name}({inputs})\nsoftknee.nn.{activation.class_name}()\n"
-        f'softknee.get("{activation.name}")  # facts, path, slope, names elsewhere'
+        f'import softknee\n\nf = softknee.get("{activation.name}")\nf({arguments})\n'
+        f"f.path({arguments})\nsoftknee.nn.{activation.class_name}"
     )
 
 

@@ -116,8 +116,8 @@ def interpreted() -> dict[str, list[float]]:
 
 
 def check(found: dict[str, list[float]]) -> None:
-    """float32 within 4 ULPs; beside xielu's root what the composite has, in situ_glu, a product of three functions, what
-    is recorded of the CPU kernels."""
+    """float32 within 4 ULPs; beside xielu's root what the composite has, in situ_glu, a product of three functions,
+    what is recorded of the CPU kernels."""
     (recorded, *_) = paths.figures(softknee.get("situ_glu"), torch.float32, "kernel") or []
     above = {"xielu": found["xielu"][3], "situ_glu": recorded.ulp}
     over = {

@@ -7,7 +7,8 @@ float32, bfloat16 and float16 of one dtype and shape, computed in float32 and ro
 Rows may lie apart, as halves of a packed projection do; other layouts are copied first. Parameters as Python floats.
 Everything else gets None, and the caller takes another path.
 
-Tested with Triton's interpreter on the CPU, and compiled. On a real GPU it is not tested, and not measured.
+Tested with Triton's interpreter on the CPU, and compiled. On a real GPU it is neither tested nor measured, so that a call
+takes these kernels only where the environment variable SOFTKNEE_TRITON is 1.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ def kernel(activation: Activation, word: str) -> Any:
 
 
 def takes(activation: Activation, dtype: torch.dtype) -> bool:
-    """Whether there are kernels for this activation and dtype."""
-    return dtype in DTYPES and available() and _code(activation) is not None
+    """Whether there are kernels for this activation and dtype, and they are asked for."""
+    asked = os.environ.get("SOFTKNEE_TRITON") == "1"
+    return asked and dtype in DTYPES and available() and _code(activation) is not None
 
 
 def _launch(

@@ -7,8 +7,8 @@ float32, bfloat16 and float16 of one dtype and shape, computed in float32 and ro
 Rows may lie apart, as halves of a packed projection do; other layouts are copied first. Parameters as Python floats.
 Everything else gets None, and the caller takes another path.
 
-Tested with Triton's interpreter on the CPU, and compiled. On a real GPU it is neither tested nor measured, so that a call
-takes these kernels only where the environment variable SOFTKNEE_TRITON is 1.
+Tested with Triton's interpreter on the CPU, and compiled. On a real GPU it is neither tested nor measured, so that a
+call takes these kernels only where the environment variable SOFTKNEE_TRITON is 1.
 """
 
 from __future__ import annotations

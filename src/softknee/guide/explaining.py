@@ -1,7 +1,8 @@
 """Why networks fail as they do, in a few lines around a computation that runs at the call.
 
 No figure is written down: each topic is a function that computes its own, from small networks and the catalog's facts,
-in float64 with a generator of its own, and puts them into its text. Each takes well under 2 s.
+in float64 with a generator of its own, and puts them into its text. Each takes a second or less once
+its imports are there.
 """
 
 from __future__ import annotations

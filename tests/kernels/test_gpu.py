@@ -100,7 +100,21 @@ def test_compiles_without_a_gpu(name, tmp_path, monkeypatch):
         )
 
 
-def test_the_gpu_path_is_the_kernels_where_pytorch_has_no_exact_op():
+@pytest.fixture
+def asked(monkeypatch):
+    monkeypatch.setenv("SOFTKNEE_TRITON", "1")
+    paths.choose.cache_clear()
+    yield
+    paths.choose.cache_clear()
+
+
+def test_unasked_the_gpu_path_has_no_kernels(monkeypatch):
+    monkeypatch.delenv("SOFTKNEE_TRITON", raising=False)
+    paths.choose.cache_clear()
+    assert paths.choose(softknee.get("swiglu"), torch.float32, "cuda").way == "composite"
+
+
+def test_the_gpu_path_is_the_kernels_where_pytorch_has_no_exact_op(asked):
     chosen = {a.name: paths.choose(a, torch.float32, "cuda").way for a in CORE}
     assert chosen["swiglu"] == chosen["mish"] == chosen["squareplus"] == "kernel" and chosen["relu"] == "native"
     assert paths.choose(softknee.get("swiglu"), torch.float64, "cuda").way == "composite"

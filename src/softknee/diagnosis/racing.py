@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 from torch import nn
 
 from softknee.catalog import Activation, get
+from softknee.diagnosis.progress import training_bar
 from softknee.diagnosis.seeds import seeded
 from softknee.errors import InputError
 from softknee.identification import identify
@@ -172,7 +171,7 @@ def race(
     failures: dict[str, dict[str, None]] = {a.name: {} for a in entries}
     seconds = dict.fromkeys(scores, 0.0)
     sizes: dict[str, int] = {}
-    with _shown(progress, len(entries) * len(chosen)) as step:
+    with training_bar(progress, "training", len(entries) * len(chosen)) as step:
         # each seed with every activation before the next seed: what the machine does meanwhile hits all alike
         for seed, activation in itertools.product(chosen, entries):
             name, start = activation.name, time.perf_counter()
@@ -235,16 +234,3 @@ def _same_size(sizes: dict[str, int], first: str, name: str, tolerance: float) -
             f"the network has {sizes[name]:,} parameters with {name} and {sizes[first]:,} with {first}; build it of "
             "one size (a gated block has three matrices: two thirds of the width), or pass size_tolerance"
         )
-
-
-@contextmanager
-def _shown(progress: bool | None, runs: int) -> Iterator[Callable[[str], None]]:
-    if progress is False or (progress is None and not sys.stdout.isatty()):
-        yield lambda text: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("training", total=runs)
-        yield lambda text: bar.update(task, advance=1, description=text)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from softknee.diagnosis.progress import training_bar
 from softknee.diagnosis.repairs import Repair, Settings
 from softknee.diagnosis.seeds import seeded
 from softknee.errors import InputError
@@ -529,12 +529,6 @@ def _by_accuracy(arm: Arm) -> float:
 def _shown(progress: bool | Callable[[Arm], None] | None, arms: int) -> Iterator[Callable[[Arm], None]]:
     if callable(progress):
         yield progress
-    elif progress is False or (progress is None and not sys.stdout.isatty()):
-        yield lambda arm: None
     else:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, transient=True) as bar:
-            task = bar.add_task("training arms", total=arms)
-            yield lambda arm: bar.update(task, advance=1, description=str(arm))
+        with training_bar(progress, "training arms", arms) as step:
+            yield lambda arm: step(str(arm))

@@ -97,7 +97,8 @@ def choose(activation: Activation, dtype: torch.dtype, device: str = "cpu") -> P
     """The path of `activation` at Python-float parameters. Tensor parameters that `learned` has no path for take the
     composite, but for those that PyTorch's own function takes as tensors (PReLU's weight)."""
     without = uncompiled(activation, dtype, device)
-    if device == "cuda" and "composite" in (without.forward, without.backward) and gpu.takes(activation, dtype):
+    lacks = "composite" in (without.forward, without.backward)
+    if device == "cuda" and lacks and gpu.asked() and gpu.takes(activation, dtype):
         forward, backward = (w if w == "native" else "kernel" for w in (without.forward, without.backward))
         return Path(forward, backward, without.reason)
     kernel = figures(activation, dtype, "kernel") if device == "cpu" and cpu.takes(activation, dtype) else None

@@ -17,16 +17,23 @@ import functools
 import importlib.util
 import linecache
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...backends.triton import Code, code
 from ...catalog import Activation
+
+if TYPE_CHECKING:
+    from ...backends.triton import Code
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCK = 1024
+
+
+def asked() -> bool:
+    """Whether calls are to take these kernels."""
+    return os.environ.get("SOFTKNEE_TRITON") == "1"
 
 
 @functools.cache
@@ -40,6 +47,8 @@ def _code(activation: Activation) -> Code | None:
     """None where there are no kernels for it."""
     if activation.kind == "normalizer" or not (activation.formula.__module__ or "").startswith("softknee.catalog."):
         return None
+    from ...backends.triton import code  # emission costs every start 15 ms, and few have it to do
+
     try:
         return code(activation)
     except NotImplementedError:
@@ -61,9 +70,8 @@ def kernel(activation: Activation, word: str) -> Any:
 
 
 def takes(activation: Activation, dtype: torch.dtype) -> bool:
-    """Whether there are kernels for this activation and dtype, and they are asked for."""
-    asked = os.environ.get("SOFTKNEE_TRITON") == "1"
-    return asked and dtype in DTYPES and available() and _code(activation) is not None
+    """Whether there are kernels for this activation and dtype."""
+    return dtype in DTYPES and available() and _code(activation) is not None
 
 
 def _launch(

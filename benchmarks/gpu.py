@@ -6,6 +6,7 @@ elements, the median of Triton's `do_bench`. Needs a CUDA device; it has not bee
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,7 @@ def backward(way: Callable[..., torch.Tensor], inputs: list[torch.Tensor], grad:
 def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py needs a CUDA device")
+    os.environ["SOFTKNEE_TRITON"] = "1"  # what is measured here
     print(torch.cuda.get_device_name(), "torch", torch.__version__)
     for dtype in DTYPES:
         grad = torch.randn(ROWS, COLUMNS, device="cuda", dtype=dtype)

@@ -22,7 +22,7 @@ def emitted() -> list[tuple[Activation, Code]]:
     for activation in activations():
         if activation.kind == "normalizer" or activation.stochastic or activation.expression.op == "symbol":
             continue
-        if not (activation.core or "ffn" in activation.tags):  # as long again to compile, for what few networks have
+        if not activation.measured:
             continue
         try:
             found.append((activation, code(activation)))

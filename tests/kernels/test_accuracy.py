@@ -12,7 +12,7 @@ import softknee
 from softknee.kernels import accuracy, paths
 from softknee.kernels.accuracy import FLOOR, error
 
-ACTIVATIONS = [a for a in softknee.activations() if a.core or "ffn" in a.tags]
+ACTIVATIONS = [a for a in softknee.activations() if a.measured]
 ELEMENTWISE = [a for a in ACTIVATIONS if a.kind == "elementwise"]
 JOINT = [a for a in ACTIVATIONS if a.kind != "elementwise"]
 # of the points that were recorded one in ten; of a half precision all

@@ -161,6 +161,12 @@ class Activation:
         noise = (MEAN_NOISE,) if self.stochastic and len(inputs) == len(self.inputs) else ()
         return body(*inputs, *noise, ops, **(self.defaults | parameters))
 
+    @property
+    def measured(self) -> bool:
+        """Whether it has figures of accuracy, and kernels: the core, and the gates of feed-forward blocks. All would
+        take as long again to compile, for what few networks have."""
+        return self.core or "ffn" in self.tags
+
     @functools.cached_property
     def defaults(self) -> dict[str, float]:
         return {p.name: p.default for p in self.parameters.values()}

@@ -6,10 +6,12 @@ from .spec import elementwise
 
 
 def _softplus_stable(x, ops, *, beta, threshold):
-    # The derivative with respect to beta, (u·σ(u) − softplus(u))/beta², cancels for u > 0; it is even in u.
-    size = ops.abs(beta * x)
+    # beta·|x| may overflow, and then its exponential is 0. The derivative with respect to beta,
+    # (u·σ(u) − softplus(u))/beta², cancels for u > 0; it is even in u.
+    size = beta * ops.abs(x)
+    value = ops.with_slope(ops.maximum(0.0, x) + ops.softplus(-size) / beta, x, ops.sigmoid(beta * x))
     slope = -(size * ops.sigmoid(-size) + ops.softplus(-size)) / beta / beta
-    return ops.where(beta * x > threshold, x, ops.with_slope(ops.softplus(beta * x) / beta, beta, slope))
+    return ops.where(beta * x > threshold, x, ops.with_slope(value, beta, slope))
 
 
 @elementwise(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracle import TAIL_DIGITS, allowed, exact, orders, ulp, within
+from oracle import TAIL_DIGITS, RowOps, allowed, exact, orders, ulp, within
 from oracle import settings as parameter_settings
 
 import softknee
@@ -325,49 +325,31 @@ def test_half_precision_rounds_the_float32_result_once(elementwise):
             assert torch.equal(halves, singles.to(dtype))
 
 
-def normalized(name, row, noise, temperature):
-    """The definition, in mpmath."""
-    row = [mpmath.mpf(x) for x in row]
-    if name == "sparsemax":
-        falling = sorted(row, reverse=True)
-        totals = list(itertools.accumulate(falling))
-        size = max(k for k, x in enumerate(falling, 1) if 1 + k * x > totals[k - 1])
-        return [max(x - (totals[size - 1] - 1) / size, mpmath.mpf(0)) for x in row]
-    if name == "gumbel_softmax":
-        row = [x - mpmath.log(-mpmath.log(mpmath.mpf(u))) for x, u in zip(row, noise, strict=True)]
-    weights = [mpmath.exp((x - max(row)) / mpmath.mpf(temperature)) for x in row]
-    total = mpmath.fsum(weights)
-    if name == "log_softmax":
-        return [(x - max(row)) / mpmath.mpf(temperature) - mpmath.log(total) for x in row]
-    return [w / total for w in weights]
-
-
 @pytest.mark.wide
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0, 1e-300, math.inf])
 def test_normalizer(normalizer, temperature):
-    """PyTorch's path and the NumPy reference, with the noise given."""
+    """PyTorch's path and the NumPy reference against the definition in mpmath, with the noise given."""
     rng = np.random.default_rng(0)
-    rows = np.array([[2.0, 1.0, 0.1], [70.0, -70.0, 3.0], [5.0, 5.0, 1.0], *rng.normal(0, 4, (5, 3))])
+    fixed = [[2.0, 1.0, 0.1, -0.4], [70.0, -70.0, 3.0, 0.0], [5.0, 5.0, 1.0, 5.0], [0.0] * 4]
+    rows = [np.array([*fixed, *rng.normal(0, 4, (5, 4))]) for _ in normalizer.inputs]
     parameters = {name: temperature for name in normalizer.parameters if name in ("temperature", "tau")}
     if not parameters and temperature != 1.0:
         pytest.skip("has no temperature")
     if temperature == 1e-300:
-        rows = rows[2:3]
-    noise = rng.random(rows.shape)
-    given = (noise,) if normalizer.stochastic else ()
-    if normalizer.stochastic and temperature == 1e-300:
-        given = (np.array([[0.3, 0.3, 0.3]]),)
+        rows = [rows[0][2:3]]
+    given = [np.full_like(rows[0], 0.3) if temperature == 1e-300 else rng.random(rows[0].shape)]
+    given = [*rows, *(given if normalizer.stochastic else [])]
     resolved = normalizer.resolve(parameters)
-    ours = normalizer.apply(torch.tensor(rows), *map(torch.tensor, given), -1, **resolved).numpy()
+    ours = normalizer.along(-1, *map(torch.tensor, given), **resolved).numpy()
     with np.errstate(over="ignore", divide="ignore"):
-        reference = normalizer.on(table("numpy"), rows, *given, **resolved)
+        reference = normalizer.on(table("numpy"), *given, **resolved)
     if not normalizer.stochastic:
-        assert np.array_equal(normalizer(torch.tensor(rows), dim=-1, **parameters).numpy(), ours)
+        assert np.array_equal(normalizer(*map(torch.tensor, rows), dim=-1, **parameters).numpy(), ours)
     with mpmath.workdps(50):
-        for i, row in enumerate(rows):
-            wanted = normalized(normalizer.name, row, given[0][i] if given else None, temperature)
-            for got in (ours[i], reference[i]):
-                assert got.tolist() == pytest.approx([float(w) for w in wanted], rel=1e-12, abs=1e-15)
+        exactly = np.frompyfunc(mpmath.mpf, 1, 1)
+        wanted = normalizer.on(RowOps(), *map(exactly, given), **resolved).astype(np.float64)
+    for got in (ours, reference):
+        np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-15)
 
 
 def values_at_every_place(function, count, value, dtype):

@@ -18,6 +18,7 @@ from oracle import settings as parameter_settings
 import softknee
 from softknee.backends import table
 from softknee.backends.torch import Composite
+from softknee.expression import compile_source, differentiate, emit
 from softknee.facts import facts
 
 TINY = [0.0, -0.0, 5e-324, -5e-324, 1e-310, -1e-310, 2.2250738585072014e-308, 1e-300, -1e-300, 1e-20, -1e-20]
@@ -251,7 +252,7 @@ def test_no_nan_at_either_end(elementwise):
 def test_gated_at_infinity(gated):
     """One input at ±∞, the other a number: f as IEEE arithmetic has it, f′ what it tends to."""
     for (gate, up), order in itertools.product([(math.inf, 2.0), (-math.inf, 2.0)], [(0, 0), (1, 0), (0, 1)]):
-        far = float(exact(gated, (math.copysign(1e9, gate), up), *order))
+        far = float(exact(gated, (math.copysign(1e24, gate), up), *order))  # powlu is slow
         far = math.copysign(math.inf, far) if abs(far) > 1e7 else far
         pair = [torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (gate, up)]
         for function in (gated, by("composite", gated)):
@@ -291,6 +292,13 @@ def sweep(count):
     return [x, *(rng.normal(0, 3, x.size).astype(np.float32) for _ in range(count - 1))]
 
 
+def both(activation, order, name, inputs):
+    """The derivative by the first input, `order` times, and then by `name`, in float64."""
+    expression = differentiate(differentiate(activation.expression, activation.inputs[0], order), name)
+    code = compile_source(emit([expression], activation.name, activation.names, activation.inputs), activation.name)
+    return code(table("numpy"), *inputs, *activation.defaults.values())
+
+
 @pytest.mark.wide
 @pytest.mark.parametrize("order", [0, 1])
 def test_float32(traced, order):
@@ -304,8 +312,8 @@ def test_float32(traced, order):
         truth = traced.derivative(*wide, order=order, wrt=traced.inputs[0])
         condition = np.abs(wide[0] * traced.derivative(*wide, order=order + 1, wrt=traced.inputs[0]))
         for name, value in [*zip(traced.inputs[1:], wide[1:], strict=True), *traced.defaults.items()]:
-            if order == 0 and np.isfinite(value).all():
-                condition += np.abs(value * traced.derivative(*wide, wrt=name))
+            if np.isfinite(value).all():
+                condition += np.abs(value * both(traced, order, name, wide))
         size = np.maximum(np.abs(truth), 2.0**-4) if order else np.abs(truth)
         bound = 8 * (np.spacing(size.astype(np.float32)).astype(np.float64) + condition * 2.0**-23)
         fits = np.abs(truth) <= np.finfo(np.float32).max

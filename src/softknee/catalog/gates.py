@@ -193,6 +193,9 @@ def swiglu_step(gate, up, ops, *, limit=7.0):
 )
 def powlu(gate, up, ops, *, m=3.0):
     """σ(gate)·up times gate below 0, gate^(m/(√gate + 1)) above: a power that grows ever slower."""
-    z = ops.where(gate > 0.0, gate, 1.0)
-    exponent = ops.where(z < math.inf, m * ops.log(z) / (ops.sqrt(z) + 1.0), 0.0)
-    return ops.where(gate > 0.0, ops.exp(exponent), gate) * ops.sigmoid(gate) * up
+    log, root = ops.log(gate), ops.sqrt(gate)
+    # what log/(root + 1) is by the gate, as one difference
+    slope = (1.0 + 1.0 / root - 0.5 * log) / root / ((root + 1.0) * (root + 1.0))
+    exponent = m * ops.with_slope(log / (root + 1.0), gate, slope)
+    power = ops.exp(ops.where(gate < math.inf, exponent, 0.0))
+    return ops.where(gate > 0.0, power, gate) * ops.sigmoid(gate) * up

@@ -350,11 +350,12 @@ def poly_relu(x, ops, *, a0=0.0, a1=1 / 3, a2=1 / 3, a3=1 / 3):
 
 def _pau_stable(x, ops, *, a0, a1, a2, a3, a4, a5, b1, b2, b3, b4):
     # beyond 1 in powers of 1/x, which do not overflow
-    r, far = ops.where(ops.abs(x) > 1.0, 1.0 / x, x), ops.abs(x) > 1.0
+    far = ops.abs(x) > 1.0
+    r = ops.where(far, 1.0 / x, x)
     s = ops.abs(r)
-    c0, c1, c2, c3, c4 = 1.0, ops.abs(b1), ops.abs(b2), ops.abs(b3), ops.abs(b4)
-    near = (a0 + r * (a1 + r * (a2 + r * (a3 + r * (a4 + r * a5))))) / (c0 + s * (c1 + s * (c2 + s * (c3 + s * c4))))
-    rest = (a5 + r * (a4 + r * (a3 + r * (a2 + r * (a1 + r * a0))))) / (c4 + s * (c3 + s * (c2 + s * (c1 + s * c0))))
+    c1, c2, c3, c4 = ops.abs(b1), ops.abs(b2), ops.abs(b3), ops.abs(b4)
+    near = (a0 + r * (a1 + r * (a2 + r * (a3 + r * (a4 + r * a5))))) / (1.0 + s * (c1 + s * (c2 + s * (c3 + s * c4))))
+    rest = (a5 + r * (a4 + r * (a3 + r * (a2 + r * (a1 + r * a0))))) / (c4 + s * (c3 + s * (c2 + s * (c1 + s))))
     return ops.where(far, x * rest, near)
 
 

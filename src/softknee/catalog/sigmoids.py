@@ -164,8 +164,11 @@ def _soft_clipping_stable(x, ops, *, alpha):
     u = ops.where(x > 0.5, 1.0 - x, x)
     ends = -ops.expm1(-alpha)
     left = ops.log1p(ends * ops.exp(alpha * u) * ops.sigmoid(alpha * (1.0 - u))) / alpha
-    slope = ends * ops.sigmoid(alpha * x) * ops.sigmoid(alpha * (1.0 - x))
-    return ops.with_slope(ops.where(x > 0.5, 1.0 - left, left), x, slope)
+    value = ops.where(x > 0.5, 1.0 - left, left)
+    # by alpha: f(½) is ½ whatever it is, and these two differ by what remains
+    pull = x * ops.tanh(0.5 * alpha * x) - (1.0 - x) * ops.tanh(0.5 * alpha * (1.0 - x))
+    value = ops.where(ops.abs(x - 0.5) < 1.5, ops.with_slope(value, alpha, (0.5 * pull + (0.5 - value)) / alpha), value)
+    return ops.with_slope(value, x, ends * ops.sigmoid(alpha * x) * ops.sigmoid(alpha * (1.0 - x)))
 
 
 @elementwise(

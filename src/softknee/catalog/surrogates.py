@@ -57,5 +57,5 @@ def _straight(x, ops):
 def bernoulli_ste(x, noise, ops):
     """In training 1 with the probability σ(x), else 0; in evaluation 1 where x > 0. Its gradient is x's own, 1
     (straight-through)."""
-    p = ops.sigmoid(x)
-    return ops.where(noise < p, 1.0, ops.where(noise >= p, 0.0, x))
+    edge = ops.log(noise / (1.0 - noise))  # σ(x) is above the noise where x is above this
+    return ops.where(x > edge, 1.0, ops.where(x <= edge, 0.0, x))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,9 @@ class Value:
 
     def __rtruediv__(self, other: Any) -> Value:
         return self._with("Div", other, True)
+
+    def __pow__(self, exponent: int) -> Value:
+        return functools.reduce(operator.mul, [self] * exponent)
 
     def __neg__(self) -> Value:
         return self.graph.node("Neg", self)

@@ -56,7 +56,7 @@ def softmin(x, ops):
 @normalizer(source="ONNX Hardmax", dim=-1, tags=("sparse",))
 def hardmax(x, ops):
     """1 at the largest, of equal ones at the first, 0 elsewhere. Its derivative is 0."""
-    return _largest(x, 1, ops) + 0.0 * ops.sign(x)
+    return _largest(x, 1, ops) + ops.where(ops.abs(x) < math.inf, 0.0 * x, 0.0)
 
 
 @normalizer(

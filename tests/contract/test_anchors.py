@@ -240,7 +240,7 @@ ANCHORS |= {
     "gelu_sparse_glu": torch_sparse_gate,
     "powlu": torch_powlu,
     "pau": numpy_pau,
-    "soft_clipping": lambda x, alpha: (F.softplus(x, alpha) - F.softplus(x - 1, alpha)),
+    "soft_clipping": lambda x, alpha: F.softplus(x, alpha) - F.softplus(x - 1, alpha),
     "sugar_relu": lambda x, alpha: F.relu(x),
     "spike_surrogate": lambda x, alpha: torch.heaviside(x, torch.tensor(1.0, dtype=x.dtype)),
     "prob_act": lambda x, sigma: F.relu(x),

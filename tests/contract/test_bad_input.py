@@ -44,7 +44,11 @@ def test_a_value_that_breaks_a_condition(violation):
         call(activation, *x, **{name: torch.tensor(number, dtype=torch.float64)})
     many = torch.full((3, 1), float(activation.defaults[name]), dtype=torch.float64)
     many[2] = number
-    with contextlib.nullcontext() if count else refused(activation.name, f"{name}=[", f"{number:g}"[:6], "out of range; it must be", condition):
+    with (
+        contextlib.nullcontext()
+        if count
+        else refused(activation.name, f"{name}=[", f"{number:g}"[:6], "out of range; it must be", condition)
+    ):
         call(activation, *x, **{name: 2 if count else many})
     for build in (functools.partial(call, activation, *x), CASES[activation.name].module):
         with refused(activation.name, name, "must not be NaN") if math.isnan(number) else refused(*message):

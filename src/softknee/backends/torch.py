@@ -123,7 +123,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def along(dim: int, body: Callable[..., Tensor], inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> Tensor:
-    """`body(*inputs, ops, **parameters)`, a definition over the last dimension, along `dim`, differentiated by autograd.
+    """`body(*inputs, ops, **parameters)`, a definition over the last dimension, along `dim`, with autograd's derivatives.
 
     Half precision is computed in float32 and rounded once. A parameter that is a tensor broadcasts with the inputs as
     they come. The result has the promoted dtype of the inputs, and as many dimensions.

@@ -28,8 +28,8 @@ from .conditions import ends, parse_condition
 
 # What functions and modules call their own arguments and state; a parameter of that name could not be given.
 TAKEN = {
-    "activation", "channels", "deviate", "device", "dim", "distribution", "dtype", "gate", "generator", "inplace", "input",
-    "layout", "learn", "learned", "mode", "noise", "order", "self", "settings", "tensor", "training", "up", "wrt",
+    "activation", "channels", "deviate", "device", "dim", "distribution", "dtype", "gate", "generator", "inplace",
+    "input", "layout", "learn", "learned", "mode", "noise", "order", "self", "settings", "tensor", "training", "up", "wrt",
 }  # fmt: skip
 
 
@@ -64,7 +64,9 @@ def _define(
     for word, default in own.items():
         if word in TAKEN or hasattr(torch.nn.Module, word):
             raise InputError(f"{name!r}: a parameter cannot be named {word!r}, which modules use themselves")
-        if not (isinstance(default, bool) and kind == "normalizer") and (isinstance(default, bool) or not isinstance(default, (int, float))):
+        if not (isinstance(default, bool) and kind == "normalizer") and (
+            isinstance(default, bool) or not isinstance(default, (int, float))
+        ):
             raise InputError(f"{name!r}: the parameter {word!r} needs a number as its default")
     for words, of in ((learnable, "learnable"), (conditions, "conditions"), (declared.get("aliases"), "aliases")):
         if isinstance(words, str):

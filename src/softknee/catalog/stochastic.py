@@ -1,4 +1,4 @@
-"""Activations that draw random numbers: one number per element, uniform or normal, from PyTorch's generator or one's own."""
+"""Activations that draw random numbers: one uniform or normal per element, from PyTorch's generator or one's own."""
 
 import math
 
@@ -29,6 +29,7 @@ def rrelu(x, noise, ops, *, lower=1 / 8, upper=1 / 3):
     conditions=("-inf < sigma", "sigma < inf"),
     tags=("hidden", "cnn", "learnable"),
     unverified="where sigma starts: implementations have 0 and 0.1",
+    equivalent_to={"relu": {}},
 )
 def prob_act(x, deviate, ops, *, sigma=0.1):
     """relu(x) + sigma·e: in training e is normal, else it is 0. sigma is learned."""

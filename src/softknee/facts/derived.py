@@ -5,8 +5,8 @@ range of float32, and by the limits at ±∞ beyond. Values hold to 1e-9 relativ
 |f| (or |f′|) stays below 1e-200 counts as 0 there. **A fact that cannot be shown is None**, which reads "unknown".
 
 A gated activation is looked at as a function of its gate, with up = 1 (E[up²] = 1 makes its gain the same as with
-up ~ N(0, 1)); noise is at its mean. Where a surrogate is declared, f is the function itself; what is said of gradients (dead and
-saturated regions, the largest derivative, E[f′²] and the backward gain) is said of the derivative that backward takes.
+up ~ N(0, 1)); noise is at its mean. Where a surrogate is declared, f is the function itself, and what is said of
+gradients (dead and saturated regions, the largest derivative, E[f′²], the backward gain) is said of those of backward.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Facts:
         if not self.cache:
             return Store("", shapes, used=False)
         declared = repr((self._declared, self.activation.kind, self.activation.inputs))
-        formulas = bound(self.activation.own, self.parameters)
+        formulas = [*bound(self.activation.own, self.parameters)]
         if self._passing is not self:
-            formulas = (*formulas, *bound(self.activation.passing, self.parameters))
+            formulas += bound(self.activation.passing, self.parameters)
         numbers = [part for item in sorted(self.parameters.items()) for part in item]
         return Store(key(*formulas, *numbers, declared), shapes)
 

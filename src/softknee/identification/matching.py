@@ -163,7 +163,11 @@ def _matched(
     # of the core and has parameters comes last: a fit takes 20 ms, and few networks have them. Without noise a
     # stochastic activation is another one's double, and so is one whose surrogate is all that it is.
     candidates = sorted(
-        (a for a in known if a.kind == kind and not a.stochastic and a.surrogate is None and not (straight and a.parameters)),
+        (
+            a
+            for a in known
+            if a.kind == kind and not a.stochastic and a.surrogate is None and not (straight and a.parameters)
+        ),
         key=lambda a: (_rare(a), len(a.parameters), sum(p.learnable for p in a.parameters.values()), not a.core),
     )
     for activation in candidates:

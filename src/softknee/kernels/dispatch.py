@@ -386,7 +386,9 @@ def _normalize(
         raise InputError(f"{activation.name}: dim must be a whole number, got {dim}")
     dim = activation.dim if dim is None else dim
     if dim is None:
-        raise InputError(f"{activation.name} needs dim, the dimension along which it works; for class scores it is dim=-1")
+        raise InputError(
+            f"{activation.name} needs dim, the dimension along which it works; for class scores it is dim=-1"
+        )
     inputs = inputs if dtype is None else tuple(x.to(dtype) for x in inputs)
     _check(activation, inputs)
     x = inputs[0]

@@ -123,10 +123,10 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def along(dim: int, body: Callable[..., Tensor], inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> Tensor:
-    """`body(*inputs, ops, **parameters)`, a definition over the last dimension, along `dim`, with autograd's derivatives.
+    """`body(*inputs, ops, **parameters)`, a definition over the last dimension, along `dim`.
 
-    Half precision is computed in float32 and rounded once. A parameter that is a tensor broadcasts with the inputs as
-    they come. The result has the promoted dtype of the inputs, and as many dimensions.
+    Autograd differentiates it. Half precision is computed in float32 and rounded once. A parameter that is a tensor
+    broadcasts with the inputs as they come. The result has the inputs' promoted dtype, and as many dimensions.
     """
     dtype = functools.reduce(torch.promote_types, [x.dtype for x in inputs])
     working = torch.float32 if dtype in _HALVES else dtype

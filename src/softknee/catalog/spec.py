@@ -29,7 +29,8 @@ from .conditions import ends, parse_condition
 # What functions and modules call their own arguments and state; a parameter of that name could not be given.
 TAKEN = {
     "activation", "channels", "deviate", "device", "dim", "distribution", "dtype", "gate", "generator", "inplace",
-    "input", "layout", "learn", "learned", "mode", "noise", "order", "self", "settings", "tensor", "training", "up", "wrt",
+    "input", "layout", "learn", "learned", "mode", "noise", "order", "self", "settings", "tensor", "training", "up",
+    "wrt",
 }  # fmt: skip
 
 

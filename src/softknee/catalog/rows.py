@@ -33,7 +33,8 @@ def _largest(x, k, ops):
     above, tied = ops.where(x > least, 1.0, 0.0), ops.where(x >= least, 1.0, 0.0)
     room = k - ops.total(above)
     chosen = ops.where(ops.cumulative(tied - above) <= room, tied, above)
-    return chosen + 0.0 * ops.sign(ops.amax(x))
+    top = ops.amax(x)
+    return chosen + ops.where(ops.abs(top) < math.inf, 0.0, ops.where(ops.abs(top) >= math.inf, 0.0, top))
 
 
 def _grouped(x, k, ops, name):

@@ -65,9 +65,7 @@ def _define(
     for word, default in own.items():
         if word in TAKEN or hasattr(torch.nn.Module, word):
             raise InputError(f"{name!r}: a parameter cannot be named {word!r}, which modules use themselves")
-        if not (isinstance(default, bool) and kind == "normalizer") and (
-            isinstance(default, bool) or not isinstance(default, (int, float))
-        ):
+        if not isinstance(default, (int, float)) or (isinstance(default, bool) and kind != "normalizer"):
             raise InputError(f"{name!r}: the parameter {word!r} needs a number as its default")
     for words, of in ((learnable, "learnable"), (conditions, "conditions"), (declared.get("aliases"), "aliases")):
         if isinstance(words, str):

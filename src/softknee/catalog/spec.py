@@ -78,12 +78,13 @@ def _define(
         )
         for word, default in own.items()
     }
-    summary = (inspect.getdoc(formula) or "").split("\n\n")[0].replace("\n", " ")
+    documented = inspect.getdoc(formula)
+    summary = (documented or "").split("\n\n")[0].replace("\n", " ")
     activation = Activation(
         name, kind, formula, inputs, parameters, summary, conditions=parsed, stochastic=stochastic, **declared
     )
     activation.resolve(activation.defaults)  # which must keep its own conditions
-    object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
+    object.__setattr__(activation, "__doc__", documented)
     object.__setattr__(activation, "__name__", name)
     if kind != "normalizer" and not (formula.__module__ or "").startswith(f"{__package__}."):
         # Here, so that a definition that cannot be traced is refused where it stands. The catalog's own can, its tests

@@ -118,8 +118,8 @@ def test_a_whole_page(name):
     page = docs.page(get(name))
     assert page.count("\n\n") == 0, "Markdown would end the block there"
     for kind, words in {
-        "elementwise": ("<svg", "largest |f′|", "(−1.76, ∞)", "torch.nn.SELU", "arXiv:1706.02515", "bfloat16"),
-        "gated": ("<svg", "packed as", "silu_and_mul", "bfloat16"),
+        "elementwise": ("<svg", "largest |f′|", "(−1.76, ∞)", "torch.nn.SELU", "arXiv:1706.02515", "over a copy"),
+        "gated": ("<svg", "packed as", "silu_and_mul", "bfloat16", "PaLM", "<summary>triton</summary>"),
         "normalizer": ("max and Σ", "temperature = 1", "bfloat16"),
     }.items():
         if get(name).kind == kind:

@@ -96,7 +96,7 @@ def page(activation: Activation, facts: bool = True) -> str:
         models=models(activation),
         codes=list(codes(choice)),
     )
-    return f"---\ntitle: {activation.name}\n---\n<div>\n{one_block(content)}\n</div>\n"
+    return f"---\ntitle: {activation.name}\n---\n<div>\n{one_block(content).strip()}\n</div>\n"
 
 
 def one_block(html: str) -> str:

@@ -2,8 +2,8 @@
 
     python benchmarks/costs.py [names …]
 
-1M elements of N(0, 1), one thread, pages kept; call and copy in turn, and the least of each, which a machine that others
-use disturbs least. A stochastic entry is as in evaluation, a normalizer works on rows of 1024. Two minutes.
+1M elements of N(0, 1), one thread, pages kept; call and copy in turn, and the least of each, since it is disturbed the
+least. A stochastic entry is as in evaluation, a normalizer works on rows of 1024. Two minutes.
 Writes src/softknee/kernels/costs.json, which `softknee show` and the site read, unless names are given.
 """
 

@@ -172,7 +172,17 @@ def test_snippets_run(tmp_path):
 def test_ones_own_takes_less_than_ten_lines():
     first, *others = snippets("defining")
     assert len(first.splitlines()) < 10 and "gradcheck" in first
-    needed = ("module(", ".facts", "plot(", "jax.function", "onnx.model", '"triton"', "identify(", "diagnose(", "transformers")
+    needed = (
+        "module(",
+        ".facts",
+        "plot(",
+        "jax.function",
+        "onnx.model",
+        '"triton"',
+        "identify(",
+        "diagnose(",
+        "transformers",
+    )
     assert [word for word in needed if not any(word in text for text in others)] == []
 
 

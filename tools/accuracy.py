@@ -104,8 +104,8 @@ def page() -> str:
 def onnx_runtime() -> list[str]:
     """The section on ONNX Runtime, of what benchmarks/onnx_runtime.py measured."""
     recorded = json.loads(RUNTIME.read_text())
-    machine = recorded["machine"]
-    text = [RUNTIME_INTRODUCTION.format(machine=f"{machine['processor']} ({machine['vector_instructions']})", **recorded)]
+    machine = "{processor} ({vector_instructions})".format(**recorded["machine"])
+    text = [RUNTIME_INTRODUCTION.format(onnxruntime=recorded["onnxruntime"], machine=machine)]
     text += ["| activation | operator | its error | error of the body |", "|---|---|---|---|"]
     for name, row in recorded["entries"].items():
         told = ["not there" if found is None else stated(*found) for found in (row["native"], row["body"])]

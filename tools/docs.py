@@ -47,7 +47,16 @@ STYLES = ("default", "monokai")
 """Pygments' styles for light and dark."""
 
 # What the page says in another place.
-ELSEWHERE = ("kind", "parameters", "conditions", "float32 path", "bfloat16 path", "in torch", "float32 ns", "bfloat16 ns")
+ELSEWHERE = (
+    "kind",
+    "parameters",
+    "conditions",
+    "float32 path",
+    "bfloat16 path",
+    "in torch",
+    "float32 ns",
+    "bfloat16 ns",
+)
 
 
 def write(target: Path, facts: bool = True) -> None:

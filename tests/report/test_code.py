@@ -1,4 +1,4 @@
-"""The code shown is the code that computes: what runs as text agrees with the activation, and every entry has its own."""
+"""The code shown is the code that computes: run as text it agrees with the activation, and every entry has its own."""
 
 from __future__ import annotations
 
@@ -99,7 +99,11 @@ def test_of_ones_own():
     ("what", "backend", "message"),
     [
         ("mish", "tritn", "did you mean 'triton'"),
-        ("softmax", "triton", "softmax has no code for triton: it reduces over a dimension.* there is definition, latex"),
+        (
+            "softmax",
+            "triton",
+            "softmax has no code for triton: it reduces over a dimension.* there is definition, latex",
+        ),
         ("gumbel_softmax", "onnx", "it draws noise at every call"),
         ("mich", "triton", "did you mean 'mish'"),
     ],

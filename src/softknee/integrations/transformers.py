@@ -33,7 +33,9 @@ def register(activation: str | Activation, name: str | None = None, overwrite: b
     if not isinstance(name, str) or not name:
         raise InputError(f"name must be a word, such as {activation.name!r}; got {name!r}")
     if activation.kind != "elementwise":
-        why = "; a model multiplies by up itself: register what is done to the gate" if activation.kind == "gated" else ""
+        why = (
+            "; a model multiplies by up itself: register what is done to the gate" if activation.kind == "gated" else ""
+        )
         raise InputError(f"{activation.name} is {activation.kind}, and ACT2FN holds functions of one tensor{why}")
     activation.module(**parameters)  # which says what is wrong with them
     held = dict.get(ACT2FN, name)  # its own access makes a module

@@ -3,7 +3,8 @@
     code("mish", "triton")      the two kernels
     available("softmax")        definition, latex, onnx
 
-numpy, torch, jax and mpmath run the same straight-line functions over their op tables, whose primitives keep tails exact.
+numpy, torch, jax and mpmath run the same straight-line functions over op tables of their own, whose primitives keep
+tails exact.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from softknee.errors import InputError, closest
 from softknee.expression import differentiate, emit
 
 from .choice import Choice, Named
-
 
 STRAIGHT = ("numpy", "torch", "jax", "mpmath")
 """Backends that differ in the op table alone."""

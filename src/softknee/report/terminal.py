@@ -475,7 +475,11 @@ def _activations(several: Sequence[Choice], console: Console) -> None:
         if start + beside < len(several):
             console.print()
     if any(cost(one.activation) for one in several):
-        _line(console, (f"ns an element: {recorded()['conditions']}; {recorded()['machine']['processor']}", "dim"), indent=2)
+        _line(
+            console,
+            (f"ns an element: {recorded()['conditions']}; {recorded()['machine']['processor']}", "dim"),
+            indent=2,
+        )
     _models([model for one in several for model in models(one.activation)], "models that run it", console)
     common = [name for name in available(several[0]) if all(name in available(one) for one in several[1:])]
     _line(console, ("code with --code  ", "dim"), ", ".join(common), indent=2)

@@ -34,8 +34,8 @@ from softknee.guide import models
 from softknee.kernels import accuracy, paths
 from softknee.kernels.costs import cost, recorded
 from softknee.report.choice import COSTED, Choice, written_cost
-from softknee.report.code import STRAIGHT, available, code
 from softknee.report.curves import plot
+from softknee.report.emitted import STRAIGHT, available, code
 from softknee.report.formula import formula, read
 from softknee.report.pictures import svg
 from softknee.report.terminal import FACTS, USES
@@ -61,7 +61,7 @@ ELSEWHERE = (
 
 def write(target: Path, facts: bool = True) -> None:
     """Every page as Markdown, below `target`, which is emptied. facts: without them, which take half a minute where
-    they are not in the cache, the pages have no facts and no curves."""
+    they are not in the cache, the pages have no facts, no curves and no code but the definition."""
     shutil.rmtree(target, ignore_errors=True)
     for activation in activations():
         write_whole(target / f"activations/{activation.name}.md", page(activation, facts))
@@ -103,7 +103,7 @@ def page(activation: Activation, facts: bool = True) -> str:
         costs=[(dtype, written_cost(choice, dtype)) for dtype in COSTED if cost(activation, dtype)],
         measured=f"{recorded()['conditions']}; {recorded()['machine']['processor']}",
         models=models(activation),
-        codes=list(codes(choice)),
+        codes=list(codes(choice)) if facts else [],
     )
     return f"---\ntitle: {activation.name}\n---\n<div>\n{one_block(content).strip()}\n</div>\n"
 

@@ -8,8 +8,8 @@ makes a `Plot` of curves, `code("mish", "triton")` what a backend runs.
 from __future__ import annotations
 
 from .choice import Choice
-from .code import code
 from .curves import Plot, plot
+from .emitted import code
 from .html import write
 from .json import dumps
 from .story import Story

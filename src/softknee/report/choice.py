@@ -58,7 +58,7 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """What is declared, the formula, the facts at these parameters, what a call costs, which models run it and the
         backends that have code of it, as plain JSON types."""
-        from .code import available
+        from .emitted import available
 
         normalizer = self.activation.kind == "normalizer"
         costs = {dtype: cost(self.activation, dtype) for dtype in COSTED}

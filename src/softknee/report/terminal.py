@@ -29,8 +29,8 @@ from .choice import (
     written_shape,
     written_steepest,
 )
-from .code import available
 from .curves import MOST, jumps, plot
+from .emitted import available
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .formula import formula
 from .sections import grouped, headline, most_severe, unchecked

@@ -11,7 +11,7 @@ import torch
 import softknee
 from softknee.errors import InputError
 from softknee.report import Choice, code
-from softknee.report.code import BACKENDS, STRAIGHT, available
+from softknee.report.emitted import BACKENDS, STRAIGHT, available
 
 X = np.linspace(-5, 5, 41)
 

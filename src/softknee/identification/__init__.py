@@ -1,6 +1,6 @@
 """Which activations a model really uses: `identify` gives a Census; `Observer` sees activations being applied."""
 
-from .census import Affine, Census, Collapse, Head, Site
+from .census import Affine, Candidate, Census, Collapse, Conflict, Head, Site
 from .inputs import parse_inputs
 from .models import identify
 from .observation import Call, Observer
@@ -9,8 +9,10 @@ from .targets import load_target
 __all__ = [
     "Affine",
     "Call",
+    "Candidate",
     "Census",
     "Collapse",
+    "Conflict",
     "Head",
     "Observer",
     "Site",

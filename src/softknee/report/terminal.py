@@ -144,6 +144,8 @@ def _table(
 
 
 def _census(result: Any, console: Console) -> None:
+    for conflict in result.conflicts:
+        _line(console, (conflict, "bold red"))
     counted = ", ".join(f"{n} × {name}" for name, n in result.counts().items()) or "no activation"
     _heading(console, result.model, counted)
     if result.sites:
@@ -167,6 +169,9 @@ def _census(result: Any, console: Console) -> None:
     for site in result.sites:
         if site.note:
             _line(console, (f"{clip(site.key, 40)}: {site.note}", "dim"), indent=2)
+        if site.candidates:
+            alike = ", ".join(f"{c.name} {percent(c.confidence, 0)}" for c in site.candidates)
+            _line(console, (f"{clip(site.key, 40)}: may be {alike}", "yellow"), indent=2)
     if result.head is not None:
         features = "" if result.head.features is None else f", {plural(result.head.features, 'output')}"
         _line(

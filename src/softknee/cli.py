@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -252,14 +253,44 @@ def explain_command(
 
 
 @app.command("identify")
-def identify_command(target: Target, inputs: Inputs = None, as_json: Json = False, output: Output = None) -> None:
-    """Which activations a model really applies, and how that is known."""
+def identify_command(
+    target: Target,
+    against: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="A second model: where does it apply other functions?")
+    ] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            help="Exit with 1 on any difference (or conflict within a model), on a numeric one only, or on none."
+        ),
+    ] = "any",
+    inputs: Inputs = None,
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """Which activations a model really applies, and how that is known; with --against, what another does otherwise."""
     from .identification import identify, load_target, parse_inputs
+    from .identification.differences import FAIL_ON
 
+    if fail_on not in FAIL_ON:
+        raise InputError(f"--fail-on {fail_on!r} is unknown; it is one of {', '.join(FAIL_ON)}")
+    if against is not None and output is not None:
+        raise InputError("--output writes the page of one model's census; leave out --against, or use --json")
     example = parse_inputs(inputs) if inputs else None
     with contextlib.redirect_stdout(sys.stderr):
         census = identify(load_target(target), example)
-    _show(census, as_json, output)
+        other = None if against is None else identify(load_target(against), example)
+    if other is None:
+        _show(census, as_json, output)
+        no = fail_on == "any" and bool(census.conflicts)
+    else:
+        if census.model == other.model:
+            census, other = replace(census, model=target), replace(other, model=str(against))
+        found = census.against(other)
+        _show(found, as_json)
+        no = found.fails(fail_on)
+    if no:
+        raise typer.Exit(1)
 
 
 @app.command("diagnose")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..catalog import Activation, get
 from ..plain import plain, plain_fields
+from .grouping import grouped, written
+
+if TYPE_CHECKING:
+    from .differences import Differences
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,17 @@ class Census:
         for site in self.sites:
             found[site.activation or "unknown"] = found.get(site.activation or "unknown", 0) + 1
         return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def groups(self) -> list[tuple[str, list[Site]]]:
+        """Sites that are the same in every layer, together, under one key: `layers.{0–31}.mlp.act#0`."""
+        several = grouped(self.sites, lambda s: s.key, lambda s: (s.name, s.role, s.form, s.evidence, s.shape, s.note))
+        return [(written([site.key for site in group]), group) for group in several]
+
+    def against(self, other: Census) -> Differences:
+        """Where `other` applies other functions than this: site by site, by how much at worst, and why that happens."""
+        from .differences import against
+
+        return against(self, other)
 
     def to_dict(self) -> dict[str, Any]:
         return plain_fields(self)

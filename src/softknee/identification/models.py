@@ -368,6 +368,8 @@ class _Observed(Reading):
             call.key, call.path, call.number, call.activation.name if call.activation else None, call.parameters,
             "observed", call.form, call.implementation, call.source, definition=call.activation,
         )  # fmt: skip
+        if call.activation is not None and call.activation.kind == "gated" and len(call.inputs) == 1:
+            site = replace(site, layout=getattr(call.symbol, "layout", None) or call.activation.layout)
         if call.form == "module":
             return _settle(site, call.entry, call.symbol)
         arguments, keywords = step.arguments[1:], step.keywords

@@ -11,6 +11,7 @@ from torch import nn
 
 from .. import catalog
 from ..errors import InputError
+from . import fastpath
 from .census import Census, Site, Span
 from .cores import Core, Regions, of_module
 from .folding import collapses
@@ -164,7 +165,10 @@ def _declared(model: nn.Module) -> Census:
                     "declared", "functional", qualified(getattr(module, name)), definition=found.activation,
                 ))  # fmt: skip
     note = "not executed (no example inputs): only what modules declare; function calls and reuse are not seen"
-    return Census(type(model).__name__, tuple(sites), blocks=_blocks(model, sites), executed=False, notes=(note,))
+    return Census(
+        type(model).__name__, tuple(sites), blocks=_blocks(model, sites), executed=False, notes=(note,),
+        conflicts=tuple(fastpath.conflicts(model, sites)),
+    )  # fmt: skip
 
 
 def _unseen(model: nn.Module) -> Iterator[str]:
@@ -255,6 +259,7 @@ class _Observed(Reading):
         return Census(
             type(self.model).__name__, sites, self._head(), _blocks(self.model, sites), collapses(self.trace),
             self._affines(), notes=tuple(_unseen(self.model)),
+            conflicts=tuple(fastpath.conflicts(self.model, sites)),
         )  # fmt: skip
 
     def _bends(self, step: Step) -> bool:

@@ -83,6 +83,7 @@ def put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
         for name, child in parent._modules.items():
             if child is old:
                 setattr(parent, name, module)
+                _tell(parent)
     return model
 
 
@@ -178,12 +179,17 @@ def _put_function(model: nn.Module, site: Site, new: nn.Module) -> None:
         raise InputError(
             f"{site.key} is a call of {site.implementation}{where}, not a module: edit that line, or make it a module"
         )
-    if isinstance(owner, nn.TransformerEncoderLayer):
-        owner.activation_relu_or_gelu = {nn.ReLU: 1, nn.GELU: 2}.get(type(new), 0)  # what its fused kernel computes
-        if isinstance(new, nn.GELU) and new.approximate != "none":
-            owner.activation_relu_or_gelu = 0
     delattr(owner, held[0])
     setattr(owner, held[0], new)
+    _tell(owner)
+
+
+def _tell(owner: nn.Module) -> None:
+    """Tells an encoder layer which activation its fused kernel may compute: ReLU, the exact GELU, or none."""
+    if isinstance(owner, nn.TransformerEncoderLayer):
+        act = owner.activation
+        exact = isinstance(act, nn.GELU) and act.approximate == "none"
+        owner.activation_relu_or_gelu = 1 if isinstance(act, nn.ReLU) else 2 if exact else 0
 
 
 def _spells(function: Any, site: Site) -> bool:

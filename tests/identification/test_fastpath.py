@@ -41,7 +41,8 @@ def test_an_activation_replaced_by_hand():
 
 @pytest.mark.parametrize(
     "model",
-    [layer("relu"), layer("gelu"), layer(nn.ReLU()), layer(nn.GELU()), layer(nn.SiLU()), layer(nn.GELU("tanh"), bias=False)],
+    [layer("relu"), layer("gelu"), layer(nn.ReLU()), layer(nn.GELU()), layer(nn.SiLU()),
+     layer(nn.GELU("tanh"), bias=False)],
     ids=["relu", "gelu", "ReLU", "GELU", "SiLU", "not fused"],
 )  # fmt: skip
 def test_nothing_is_said_of_others(model):

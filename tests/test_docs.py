@@ -98,7 +98,7 @@ def test_a_site_without_pages_is_no_site(tmp_path):
 def test_the_build_is_strict(tmp_path, text):
     source = tmp_path / "source"
     source.mkdir()
-    for page in ("choosing", "debugging", "defining", "folklore", "glossary", "accuracy", "speed"):
+    for page in ("choosing", "debugging", "defining", "folklore", "identifying", "glossary", "accuracy", "speed"):
         (source / f"{page}.md").write_text("# a\n")
     (source / "index.md").write_text("# a\n")
     assert build(source, tmp_path / "site").returncode == 0
@@ -153,7 +153,7 @@ class _Closed(HTMLParser):
 def test_snippets_run(tmp_path):
     # One process for all, each snippet with names of its own: importing torch costs more than they do.
     lines = []
-    for page in ("choosing", "debugging", "defining"):
+    for page in ("choosing", "debugging", "defining", "identifying"):
         assert snippets(page)
         for i, text in enumerate(snippets(page)):
             lines.append(f"exec(compile({text!r}, '{page}, snippet {i}', 'exec'), {{}})")

@@ -130,7 +130,8 @@ class Differences:
         sites = f"{self.same} site{'' if self.same == 1 else 's'}"
         if not self.differences:
             return f"no difference: {sites} compared" if self.same else "nothing to compare: the sites have no partners"
-        return f"{sum(map(len, self.differences))} sites differ, {self.same} are the same"
+        differ = sum(map(len, self.differences))
+        return f"{differ} site{' differs' if differ == 1 else 's differ'}, {self.same} are the same"
 
     def __str__(self) -> str:
         lines = [f"{self.before} → {self.after}: {self.verdict}"]

@@ -254,7 +254,12 @@ def explain_command(
 
 @app.command("identify")
 def identify_command(
-    target: Target,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A model's file or directory in any format; or module:build, path/to/file.py:build."
+        ),
+    ],
     against: Annotated[
         str | None, typer.Option(metavar="TARGET", help="A second model: where does it apply other functions?")
     ] = None,
@@ -265,11 +270,17 @@ def identify_command(
         ),
     ] = "any",
     inputs: Inputs = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a pickled checkpoint, with weights_only=True.")
+    ] = False,
     as_json: Json = False,
     output: Output = None,
 ) -> None:
-    """Which activations a model really applies, and how that is known; with --against, what another does otherwise."""
-    from .identification import identify, load_target, parse_inputs
+    """Which activations a model really applies, and how that is known; with --against, what another does otherwise.
+
+    ONNX, torch.export, TorchScript, GGUF, safetensors, Keras, Hugging Face's config.json or a directory with one.
+    """
+    from .identification import identify, is_file, load_target, parse_inputs
     from .identification.differences import FAIL_ON
 
     if fail_on not in FAIL_ON:
@@ -278,17 +289,21 @@ def identify_command(
         raise InputError("--output writes the page of one model's census; leave out --against, or use --json")
     example = parse_inputs(inputs) if inputs else None
     with contextlib.redirect_stdout(sys.stderr):
-        census = identify(load_target(target), example)
-        other = None if against is None else identify(load_target(against), example)
-    if other is None:
-        _show(census, as_json, output)
-        no = fail_on == "any" and bool(census.conflicts)
-    else:
+        census, *others = (
+            identify(one, allow_pickle=allow_pickle) if is_file(one) else identify(load_target(one), example)
+            for one in (target, against)
+            if one is not None
+        )
+    if others:
+        other = others[0]
         if census.model == other.model:
             census, other = replace(census, model=target), replace(other, model=str(against))
         found = census.against(other)
         _show(found, as_json)
         no = found.fails(fail_on)
+    else:
+        _show(census, as_json, output)
+        no = fail_on == "any" and bool(census.conflicts)
     if no:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from .inputs import parse_inputs
 from .models import identify
 from .observation import Call, Observer
 from .swapping import swap
-from .targets import load_target
+from .targets import is_file, load_target
 
 __all__ = [
     "Affine",
@@ -20,6 +20,7 @@ __all__ = [
     "Observer",
     "Site",
     "identify",
+    "is_file",
     "load_target",
     "parse_inputs",
     "swap",

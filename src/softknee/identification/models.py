@@ -18,15 +18,8 @@ from .matching import Match, match
 from .observation import Observer, original
 from .preservation import unchanged
 from .reading import Reading
-from .recognition import Entry, Tables, call_parameters, module_parameters, qualified
+from .recognition import GATES, Entry, Tables, call_parameters, module_parameters, qualified
 from .tracing import Recorder, Step, Trace, mapped
-
-# The gates of torch's recurrent modules, as their documentation gives them
-_GATES: dict[str, tuple[tuple[str, str], ...]] = {
-    "LSTM": (("sigmoid", "input gate"), ("sigmoid", "forget gate"), ("sigmoid", "output gate"),
-             ("tanh", "cell candidate"), ("tanh", "cell output")),
-    "GRU": (("sigmoid", "reset gate"), ("sigmoid", "update gate"), ("tanh", "candidate")),
-}  # fmt: skip
 
 
 def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any = None) -> Census:
@@ -194,7 +187,7 @@ def _settle(site: Site, entry: Entry, symbol: Callable[..., torch.Tensor]) -> Si
 
 def _recurrent(path: str, module: nn.Module) -> list[Site]:
     kind = type(module).__name__.removesuffix("Cell")
-    gates = _GATES.get(kind) or ((str(getattr(module, "nonlinearity", "tanh")), "hidden state"),)
+    gates = GATES.get(kind) or ((str(getattr(module, "nonlinearity", "tanh")), "hidden state"),)
     layers = getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1)
     more = f", the same in each of {layers} layers and directions" if layers > 1 else ""
     return [

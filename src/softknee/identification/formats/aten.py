@@ -17,7 +17,7 @@ import torch
 
 from ...errors import InputError
 from ..graphs import SMALL, Graph, Node
-from ..recognition import Tables, call_parameters
+from ..recognition import GATES, Tables, call_parameters
 
 _AFFINE = {"linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "addbmm", "einsum", "dot", "mv", "addmv", "bilinear",
            "convolution", "_convolution", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
@@ -57,8 +57,9 @@ _CONDITIONS = {"where": (0,), "masked_fill": (1,), "logical_and": (0, 1), "logic
                "logical_not": (0,), "bitwise_and": (0, 1), "bitwise_or": (0, 1), "bitwise_not": (0,),
                "bitwise_xor": (0, 1), "__and__": (0, 1), "__or__": (0, 1)}  # fmt: skip
 _GATES = {
-    "lstm": ("sigmoid", "sigmoid", "sigmoid", "tanh", "tanh"), "gru": ("sigmoid", "sigmoid", "tanh"),
-    "rnn_tanh": ("tanh",), "rnn_relu": ("relu",),
+    "lstm": GATES["LSTM"], "gru": GATES["GRU"], "rnn_tanh": (("tanh", "hidden state"),),
+    "rnn_relu": (("relu", "hidden state"),), "lstm_cell": GATES["LSTM"], "gru_cell": GATES["GRU"],
+    "rnn_tanh_cell": (("tanh", "hidden state"),), "rnn_relu_cell": (("relu", "hidden state"),),
 }  # fmt: skip
 
 
@@ -116,9 +117,9 @@ def spelled(dtype: torch.dtype) -> str:
 
 
 def place(file: str, line: int | str) -> str | None:
-    """ "file.py:12", relative where the file lies below the working directory; None for torch's own code."""
+    """ "file.py:12", relative where the file lies below the working directory; None for torch's and generated code."""
     path = file.replace("\\", "/")
-    if "/torch/nn/" in path or "/torch/_" in path or path.endswith("/torch/functional.py"):
+    if path.startswith("<") or "/torch/nn/" in path or "/torch/_" in path or path.endswith("/torch/functional.py"):
         return None
     here = os.getcwd().rstrip("/") + "/"
     return f"{path[len(here) :] if path.startswith(here) else path.rpartition('/')[2]}:{line}"
@@ -190,11 +191,7 @@ class _Reading:
         inplace = name.endswith("_") and not name.endswith("__")
         name = name.rstrip("_") if inplace else name
         outputs: tuple[str, ...] = operation.outputs
-        if name in _GATES:
-            self._recurrent(name, operation, arguments)
-        elif name == "_transformer_encoder_layer_fwd":
-            self._encoder_layer(operation, arguments)
-        elif name in _CREATORS and not list(names((arguments, keywords))) and self._creates(name, operation):
+        if name in _CREATORS and not list(names((arguments, keywords))) and self._creates(name, operation):
             return
         else:
             self._node(name, operation, arguments, keywords)
@@ -243,7 +240,8 @@ class _Reading:
         self.nodes.append(Node(
             self._title(operation, name), operation.target, tuple(given), operation.outputs, kind, evaluate,
             self._dtype(operation, given), operation.source, self._declared(name, kind, arguments, keywords),
-            operation.path,
+            operation.path, _halves(name, arguments, self.listing.shapes.get(given[0]) if given else None),
+            _applies(name, arguments),
         ))  # fmt: skip
 
     def _title(self, operation: Operation, name: str) -> str:
@@ -269,7 +267,7 @@ class _Reading:
             target = self.listing.dtypes.get(operation.outputs[0], "float32")
             if target.startswith(("float", "bfloat")):
                 return "reshape", None
-            return "elementwise", (lambda x: (x != 0).astype(np.float64)) if target == "bool" else np.trunc
+            return "elementwise", (lambda x: x != 0) if target == "bool" else np.trunc
         if name in _SOFTMAX:
             return "softmax", None
         if name in _NORMALIZERS:
@@ -284,8 +282,6 @@ class _Reading:
         self, name: str, kind: str, arguments: tuple, keywords: Mapping[str, Any]
     ) -> tuple[str, dict[str, float]] | None:
         """The activation that the operator is called by in torch; what is computed decides, where it can be executed."""
-        if name in _ATTENTION:
-            return "softmax", {"temperature": 1.0}
         if name in ("_softmax", "_safe_softmax", "_log_softmax"):
             name = "log_softmax" if "log" in name else "softmax"
         if name == "elu" and len(arguments) > 2:  # ATen's has two more scales
@@ -293,11 +289,16 @@ class _Reading:
         function = self._function(name)
         if function is None or kind not in ("elementwise", "softmax", "other"):
             return None
-        literal = replaced((arguments, dict(keywords)), lambda _: None)
+        literal = replaced((arguments, dict(keywords)), self._held)
         entry = self.tables.of_call(function, *literal)
         if entry is None or entry.activation is None:
             return None
-        return entry.activation.name, call_parameters(entry, function, *literal)
+        unknown = any(self._held(value) is None for value in names((arguments[1:], keywords)))
+        return entry.activation.name, {} if unknown else call_parameters(entry, function, *literal)
+
+    def _held(self, name: Name) -> torch.Tensor | None:
+        value = self.constants.get(name)
+        return None if value is None else torch.from_numpy(np.asarray(value))
 
     @staticmethod
     def _function(name: str) -> Any:
@@ -328,28 +329,46 @@ class _Reading:
         self.constants[operation.outputs[0]] = np.full(shape, float(value))
         return True
 
-    # -- several activations in one kernel
 
-    def _inside(self, operation: Operation, given: tuple[str, ...], declared: Sequence[tuple[str, dict]]) -> None:
-        """Nodes for the activations inside a fused kernel; the last one makes its outputs."""
-        title = self._title(operation, operator(operation.target))
-        for number, activation in enumerate(declared):
-            last = number == len(declared) - 1
-            self.nodes.append(Node(
-                title if last else f"{title}.{number}", operation.target, given,
-                operation.outputs if last else (f"{operation.outputs[0]}.{number}",), "other", None,
-                self._dtype(operation, given), operation.source, activation, operation.path,
-            ))  # fmt: skip
+def _applies(name: str, arguments: tuple) -> tuple[tuple[str, dict[str, float], str, str], ...]:
+    """What a fused kernel applies inside: activation, parameters, role, what for."""
+    attention = ("softmax", {"temperature": 1.0}, "attention", "attention weights")
+    if name in _GATES:
+        return tuple((gate, {}, "gate" if "gate" in what else "hidden", what) for gate, what in _GATES[name])
+    if name in _ATTENTION:
+        return (attention,)
+    if name == "_transformer_encoder_layer_fwd":  # its eighth argument says GELU, else ReLU
+        gelu = len(arguments) > 7 and arguments[7] is True
+        return (attention, ("gelu" if gelu else "relu", {}, "hidden", "feed-forward"))
+    return ()
 
-    def _recurrent(self, name: str, operation: Operation, arguments: tuple) -> None:
-        given = tuple(names(arguments))
-        self._inside(operation, given, [(gate, {}) for gate in _GATES[name]])
 
-    def _encoder_layer(self, operation: Operation, arguments: tuple) -> None:
-        """TransformerEncoderLayer's fused kernel; its eighth argument says GELU, else ReLU."""
-        gelu = len(arguments) > 7 and bool(arguments[7])
-        feed_forward = ("gelu", {}) if gelu else ("relu", {})
-        self._inside(operation, tuple(names(arguments)), [("softmax", {"temperature": 1.0}), feed_forward])
+def _halves(name: str, arguments: tuple, shape: tuple[int | None, ...] | None) -> tuple[str, ...]:
+    """Which half of its input each result of a reshape is: the first, the second, the even or the odd elements."""
+    numbers = [a if isinstance(a, (int, tuple, list)) and not isinstance(a, Name) else None for a in arguments[1:]]
+    if name in ("chunk", "tensor_split", "unsafe_chunk") and numbers[:1] == [2]:
+        return ("first", "second")
+    if not shape:
+        return ()
+    at = {"slice": 0, "split": 1, "split_with_sizes": 1, "unsafe_split": 1, "narrow": 0}.get(name)
+    if at is None:
+        return ()
+    dim = numbers[at] if len(numbers) > at else 0
+    size = shape[dim] if isinstance(dim, int) and -len(shape) <= dim < len(shape) else None
+    if size is None or size % 2 or not numbers:
+        return ()
+    half = size // 2
+    if name == "slice":
+        start, end, step = (*numbers[1:], *(None, None, None))[:3]
+        start, end, step = start or 0, size if end is None else min(end, size), 1 if step is None else step
+    elif name == "narrow":
+        start, step = numbers[1], 1
+        end = start + numbers[2]
+    else:
+        return ("first", "second") if numbers[0] in (half, [half, half], (half, half)) else ()
+    start, end = start % size if start != size else start, end % size if end != size else end
+    which = {(0, half, 1): "first", (half, size, 1): "second", (0, size, 2): "even", (1, size, 2): "odd"}
+    return tuple(filter(None, [which.get((start, end, step))]))
 
 
 def operator(target: str) -> str:
@@ -395,8 +414,8 @@ def _evaluation(name: str, arguments: tuple, keywords: Mapping[str, Any]) -> Cal
         count = iter(range(len(arrays)))
 
         def tensor(_: Name) -> torch.Tensor:
-            given = torch.from_numpy(np.array(next(waiting), dtype=np.float64))
-            return given != 0 if next(count) in conditions else given
+            given = np.array(next(waiting))  # a copy: the operator may work in place
+            return torch.from_numpy(given != 0 if next(count) in conditions else given)
 
         held, named = replaced((arguments, kept), tensor)
         if name == "rrelu":  # in evaluation the mean of its slopes
@@ -405,7 +424,8 @@ def _evaluation(name: str, arguments: tuple, keywords: Mapping[str, Any]) -> Cal
         if symbol == "prelu":  # a slope per channel: the tensors broadcast here
             return np.asarray(torch.where(held[0] > 0, held[0], held[0] * held[1]))
         with torch.no_grad():
-            return np.asarray(_packet(symbol)(*held, **named).double())
+            result = _packet(symbol)(*held, **named)
+        return np.asarray(result if result.dtype == torch.bool else result.double())
 
     return evaluate
 

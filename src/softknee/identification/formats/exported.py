@@ -275,7 +275,7 @@ class _Program:
             last = path.rpartition(";")[2].split(",") if isinstance(path, str) and path else None
             outputs = tuple(names([_argument(o, {}) for o in node["outputs"]]))
             listing.operations.append(Operation(
-                str(node["target"]), tuple(arguments), keywords, outputs,
+                str(node["target"]).removeprefix("torch.ops."), tuple(arguments), keywords, outputs,
                 _path(last[1]) if last is not None and len(last) > 1 else None, _source(meta.get("stack_trace")),
             ))  # fmt: skip
         listing.outputs += names([_argument(o, {}) for o in part["outputs"]])

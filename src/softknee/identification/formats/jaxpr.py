@@ -181,7 +181,7 @@ def _kind(name: str, equation: Any) -> tuple[str, Callable[..., np.ndarray] | No
         to = np.dtype(equation.params["new_dtype"]).name
         if "float" in to:
             return "reshape", None
-        return "elementwise", (lambda x: (x != 0).astype(np.float64)) if to == "bool" else np.trunc
+        return "elementwise", (lambda x: x != 0) if to == "bool" else np.trunc
     if name == "integer_pow":
         power = equation.params["y"]
         return "elementwise", lambda x: np.asarray(x**power, np.float64)
@@ -196,7 +196,8 @@ def _kind(name: str, equation: Any) -> tuple[str, Callable[..., np.ndarray] | No
 def _float64(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
     def evaluate(*arrays: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            return np.asarray(function(*arrays), np.float64)
+            result = np.asarray(function(*arrays))
+        return result if result.dtype == bool else result.astype(np.float64)
 
     return evaluate
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -177,6 +177,7 @@ class _Reading:
                 raise InputError(f"{self.listing.name}: {reader} reads {name!r}, which nothing before it makes")
 
     def _operation(self, operation: Operation) -> None:
+        operation = _plain(operation)
         name, arguments = operator(operation.target), operation.arguments
         if any(isinstance(a, Listing) for a in arguments):
             self._inlined(operation)
@@ -286,6 +287,8 @@ class _Reading:
             name = "log_softmax" if "log" in name else "softmax"
         if name == "elu" and len(arguments) > 2:  # ATen's has two more scales
             return None
+        if name == "hardtanh" and arguments[1:] == (0, 6):  # what torch runs for relu6
+            return "relu6", {}
         function = self._function(name)
         if function is None or kind not in ("elementwise", "softmax", "other"):
             return None
@@ -328,6 +331,15 @@ class _Reading:
             return False
         self.constants[operation.outputs[0]] = np.full(shape, float(value))
         return True
+
+
+def _plain(operation: Operation) -> Operation:
+    """An operation as the function that it is in evaluation."""
+    name, given = operator(operation.target), operation.arguments
+    if name.startswith("rrelu_with_noise") and len(given) >= 4:  # with its noise, which evaluation does not use
+        return replace(operation, target="aten.rrelu.default", arguments=(given[0], *given[2:4]), keywords={},
+                       outputs=operation.outputs[:1])  # fmt: skip
+    return operation
 
 
 def _applies(name: str, arguments: tuple) -> tuple[tuple[str, dict[str, float], str, str], ...]:

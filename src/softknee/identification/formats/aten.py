@@ -360,27 +360,28 @@ def _halves(name: str, arguments: tuple, shape: tuple[int | None, ...] | None) -
     numbers = [a if isinstance(a, (int, tuple, list)) and not isinstance(a, Name) else None for a in arguments[1:]]
     if name in ("chunk", "tensor_split", "unsafe_chunk") and numbers[:1] == [2]:
         return ("first", "second")
-    if not shape:
-        return ()
     at = {"slice": 0, "split": 1, "split_with_sizes": 1, "unsafe_split": 1, "narrow": 0}.get(name)
-    if at is None:
+    if at is None or not numbers:
         return ()
     dim = numbers[at] if len(numbers) > at else 0
-    size = shape[dim] if isinstance(dim, int) and -len(shape) <= dim < len(shape) else None
-    if size is None or size % 2 or not numbers:
-        return ()
-    half = size // 2
+    known = shape is not None and isinstance(dim, int) and -len(shape) <= dim < len(shape)
+    size = shape[dim] if known and shape is not None else None
     if name == "slice":
         start, end, step = (*numbers[1:], *(None, None, None))[:3]
-        start, end, step = start or 0, size if end is None else min(end, size), 1 if step is None else step
-    elif name == "narrow":
-        start, step = numbers[1], 1
-        end = start + numbers[2]
-    else:
+        if step == 2 and (end is None or end == size or end > 1 << 60):
+            return {None: ("even",), 0: ("even",), 1: ("odd",)}.get(start, ())
+    if size is None or size % 2:
+        return ()
+    half = size // 2
+    if name == "narrow":
+        start, end, step = numbers[1], numbers[1] + numbers[2], 1
+    elif name != "slice":
         return ("first", "second") if numbers[0] in (half, [half, half], (half, half)) else ()
-    start, end = start % size if start != size else start, end % size if end != size else end
-    which = {(0, half, 1): "first", (half, size, 1): "second", (0, size, 2): "even", (1, size, 2): "odd"}
-    return tuple(filter(None, [which.get((start, end, step))]))
+    start, end = start or 0, size if end is None else min(end, size)
+    start, end = start + size * (start < 0), end + size * (end < 0)
+    if step not in (None, 1):
+        return ()
+    return {(0, half): ("first",), (half, size): ("second",)}.get((start, end), ())
 
 
 def operator(target: str) -> str:

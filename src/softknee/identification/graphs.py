@@ -58,7 +58,7 @@ class Node:
     declared: tuple[str, dict[str, float]] | None = None
     path: str | None = None
     halves: tuple[str, ...] = ()
-    applies: tuple[tuple[str, dict[str, float], str, str], ...] = ()
+    applies: tuple[tuple[str | None, dict[str, float], str, str], ...] = ()
     note: str = ""
 
 
@@ -137,7 +137,7 @@ class _Operation(Step):
     node: Node = None  # type: ignore[assignment]
 
     @cached_property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         plain = word(self.node.op)
         if self.node.kind == "affine":
             return "conv" if "conv" in plain else "matmul"
@@ -162,7 +162,7 @@ class _Operation(Step):
         return self.node.kind == "reshape" and word(self.node.op) in _NEUTRAL
 
     @cached_property
-    def halves(self) -> dict[int, str]:  # type: ignore[override]
+    def halves(self) -> dict[int, str]:
         return dict(zip(self.outputs, self.node.halves, strict=False))
 
 

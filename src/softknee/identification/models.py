@@ -17,8 +17,8 @@ from .folding import collapses
 from .matching import Match, match
 from .observation import Observer, original
 from .preservation import unchanged
-from .reading import Reading
-from .recognition import GATES, Entry, Tables, call_parameters, module_parameters, qualified
+from .reading import GATES, Reading
+from .recognition import Entry, Tables, call_parameters, module_parameters, qualified
 from .tracing import Recorder, Step, Trace, mapped
 
 

@@ -17,6 +17,12 @@ from .cores import Core, Regions
 from .matching import gated_probes, match_values
 from .tracing import Step, Trace
 
+# The gates of recurrent layers, as torch's documentation gives them
+GATES: dict[str, tuple[tuple[str, str], ...]] = {
+    "LSTM": (("sigmoid", "input gate"), ("sigmoid", "forget gate"), ("tanh", "cell candidate"),
+             ("sigmoid", "output gate"), ("tanh", "cell output")),
+    "GRU": (("sigmoid", "reset gate"), ("sigmoid", "update gate"), ("tanh", "candidate")),
+}  # fmt: skip
 _PRODUCTS = {"matmul", "bmm", "mm", "baddbmm", "einsum"}
 _RESHAPES = {"chunk", "split", "getitem", "unbind", "tensor_split", "narrow", "select", "split_with_sizes",
              "transpose", "permute", "movedim", "get_T", "get_mT", "swapaxes"}  # fmt: skip
@@ -264,10 +270,13 @@ class Reading:
         step = self._last_affine()
         if step is None:
             return None
-        shape = self.trace.values[step.outputs[0]].shape
-        conv = step.name.startswith(_CONVOLUTIONS)
-        features = (shape[1] if conv and len(shape) > 2 else shape[-1]) if shape else None
+        value = self.trace.values[step.outputs[0]]
+        conv = step.name.startswith(_CONVOLUTIONS) and len(value.shape) > 2
+        features = self._features(step.outputs[0], 1 if conv else -1) if value.shape else None
         for _, site, _, _ in self.sites:
             if site.role == "head":
                 return Head(step.path, site.activation or "unknown", features, site.key)
         return Head(step.path, "output" if features == 1 else "logits", features)
+
+    def _features(self, value: int, dim: int) -> int | None:
+        return self.trace.values[value].shape[dim]

@@ -21,12 +21,6 @@ from .. import catalog
 
 _NAMESPACES = (nn.functional, torch, torch.Tensor, torch.special)
 _TORCH_ACTIVATIONS = nn.modules.activation
-# The gates of torch's recurrent modules, as their documentation gives them: activation, what for
-GATES: dict[str, tuple[tuple[str, str], ...]] = {
-    "LSTM": (("sigmoid", "input gate"), ("sigmoid", "forget gate"), ("tanh", "cell candidate"),
-             ("sigmoid", "output gate"), ("tanh", "cell output")),
-    "GRU": (("sigmoid", "reset gate"), ("sigmoid", "update gate"), ("tanh", "candidate")),
-}  # fmt: skip
 _ATTENTION = nn.functional.scaled_dot_product_attention, nn.functional.multi_head_attention_forward
 
 

@@ -17,7 +17,8 @@ import torch
 
 from ...errors import InputError
 from ..graphs import SMALL, Graph, Node
-from ..recognition import GATES, Tables, call_parameters
+from ..reading import GATES
+from ..recognition import Tables, call_parameters
 
 _AFFINE = {"linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "addbmm", "einsum", "dot", "mv", "addmv", "bilinear",
            "convolution", "_convolution", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",

@@ -37,28 +37,26 @@ _DEPTH = 16
 # -- in memory
 
 
-def of_program(program: torch.export.ExportedProgram) -> Census:
-    """The Census of a program in memory; nothing is executed but single elementwise operators on probes."""
+def identify(program: torch.export.ExportedProgram | torch.fx.GraphModule) -> Census:
+    """The Census of a program, or of its graph alone, such as `ExportedProgram.module()`.
+
+    Nothing is executed but single elementwise operators on probes.
+    """
+    if isinstance(program, torch.fx.GraphModule):
+        return census(graph(_listing(program, _root(program) or type(program).__name__, {})))
     signature = program.graph_signature
     held: dict[str, Any] = {}
     for kind in ("inputs_to_parameters", "inputs_to_buffers", "inputs_to_lifted_tensor_constants"):
         for placeholder, name in getattr(signature, kind, {}).items():
             held[placeholder] = program.state_dict.get(name, program.constants.get(name))
-    listing = _listing(program.graph_module, type(program).__name__, held)
-    listing.name = _root(program.graph_module) or listing.name
-    return census(graph(listing))
+    return census(graph(_listing(program.graph_module, _root(program.graph_module) or "ExportedProgram", held)))
 
 
-def of_module(module: torch.fx.GraphModule) -> Census:
-    """The Census of an FX graph of ATen operators, such as `ExportedProgram.module()`."""
-    return census(graph(_listing(module, _root(module) or type(module).__name__, {})))
-
-
-def exports(module: object) -> bool:
-    """Whether it is an FX graph of ATen operators, which hooks and function modes do not see."""
-    if not isinstance(module, torch.fx.GraphModule):
-        return False
-    return any(isinstance(node.target, torch._ops.OpOverload) for node in module.graph.nodes)
+def exports(model: object) -> bool:
+    """Whether it is a program of torch.export, or an FX graph of ATen operators, which hooks and modes do not see."""
+    if not isinstance(model, torch.fx.GraphModule):
+        return isinstance(model, torch.export.ExportedProgram)
+    return any(isinstance(node.target, torch._ops.OpOverload) for node in model.graph.nodes)
 
 
 def _root(module: torch.fx.GraphModule) -> str | None:

@@ -43,7 +43,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-def of_function(function: Callable[..., Any], example_inputs: Any) -> Census:
+def identify(function: Callable[..., Any], example_inputs: Any) -> Census:
     """The Census of a JAX function on example inputs: an array, a tuple of arguments, or a dict of keyword arguments.
 
     What is given in a dict, a list or another container holds parameters, as JAX models have it; single arrays are

@@ -45,7 +45,7 @@ _DTYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float1
            11: "bool", 15: "bfloat16"}  # fmt: skip
 
 
-def of_module(module: torch.jit.ScriptModule | torch.jit.ScriptFunction) -> Census:
+def identify(module: torch.jit.ScriptModule | torch.jit.ScriptFunction) -> Census:
     """The Census of a module or function in memory, by what `torch.jit.save` would write of it."""
     buffer = io.BytesIO()
     try:

@@ -13,6 +13,7 @@ from torch import nn
 from .. import catalog
 from ..errors import InputError
 from . import fastpath, formats
+from .callables import arity, on_tensors
 from .census import Census, Site, Span
 from .cores import Core, Regions, of_module
 from .folding import collapses
@@ -25,26 +26,32 @@ from .tracing import Recorder, Step, Trace, mapped
 
 
 def identify(
-    model: nn.Module | Callable[..., torch.Tensor] | str | os.PathLike[str],
+    model: nn.Module | Callable[..., Any] | str | os.PathLike[str],
     example_inputs: Any = None,
     *,
     allow_pickle: bool = False,
 ) -> Census:
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
-    model: a module (a compiled or DataParallel one stands for the module inside), a function of one tensor, which
-        is matched by behaviour, or the path of a file or directory in any format that `formats.read` knows; nothing in
-        a file is executed, and a pickled checkpoint is refused unless `allow_pickle`. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
+    model: a module (a compiled or DataParallel one stands for the module inside); a function of one tensor, array or
+        number, or of two (gate, up), which is matched by behaviour; a graph: TorchScript, an exported program, an ONNX
+        model, which is read as it is and not run; or the path of a file or directory in any format that `formats.read`
+        knows, of which nothing is executed. allow_pickle: whether a pickled checkpoint may be loaded, with
+        weights_only=True. A JAX function with example inputs is traced. example_inputs: a tensor, a tuple of arguments,
+        or a dict of keyword arguments; the
         model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
         them nothing is executed: only what modules declare is known, and the Census says so.
 
-    Not folded: convolutions. Not looked into: TorchScript, and what a fused kernel computes (declared instead).
+    Not folded: convolutions. Not looked into: what a fused kernel computes (declared instead).
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.
     """
     if isinstance(model, (str, os.PathLike)):
         if example_inputs is not None:
             raise InputError("example_inputs are for a model that can be run, not for a file")
         return formats.read(model, allow_pickle=allow_pickle)
+    read = _as_graph(model, example_inputs)
+    if read is not None:
+        return read
     if not isinstance(model, nn.Module):
         if callable(model) and not isinstance(model, type):
             return _of_function(model)
@@ -74,9 +81,28 @@ def identify(
         return _Observed(model, recorder.trace(counts)).census()
 
 
+def _as_graph(model: Any, example_inputs: Any) -> Census | None:
+    """The Census of what is a graph, and is read instead of run; None for anything else."""
+    if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        from .formats import torchscript
+
+        return torchscript.identify(model)
+    if isinstance(model, torch.fx.GraphModule) or type(model).__name__ == "ExportedProgram":
+        from .formats import exported
+
+        return exported.identify(model) if exported.exports(model) else None
+    if type(model).__name__ == "ModelProto":
+        from .formats import onnx
+
+        return onnx.identify(model)
+    if example_inputs is not None and callable(model) and not isinstance(model, nn.Module):
+        from .formats import jaxpr
+
+        return jaxpr.identify(model, example_inputs) if jaxpr.made_for_jax(model, example_inputs) else None
+    return None
+
+
 def _check(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise InputError("model is a TorchScript module, which cannot be observed; give the Python module it came from")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise InputError(f"parameter {name!r} is uninitialized (a lazy module); run the model once before identify")
@@ -134,7 +160,7 @@ def _of_function(function: Callable[..., torch.Tensor]) -> Census:
         )  # fmt: skip
         return Census(name, (site,), executed=False)
     with torch.random.fork_rng(devices=[]):
-        found = match(function)
+        found = match(on_tensors(function), inputs=min(arity(function), 2))
     site = Site(
         f"{name}#0", name, 0, found.activation, found.parameters if found.activation else {}, "inferred", "functional",
         qualified(function), measured=False, note=_note(found),

@@ -19,8 +19,8 @@ from .tracing import Step, Trace
 
 # The gates of recurrent layers, as torch's documentation gives them
 GATES: dict[str, tuple[tuple[str, str], ...]] = {
-    "LSTM": (("sigmoid", "input gate"), ("sigmoid", "forget gate"), ("sigmoid", "output gate"),
-             ("tanh", "cell candidate"), ("tanh", "cell output")),
+    "LSTM": (("sigmoid", "input gate"), ("sigmoid", "forget gate"), ("tanh", "cell candidate"),
+             ("sigmoid", "output gate"), ("tanh", "cell output")),
     "GRU": (("sigmoid", "reset gate"), ("sigmoid", "update gate"), ("tanh", "candidate")),
 }  # fmt: skip
 _PRODUCTS = {"matmul", "bmm", "mm", "baddbmm", "einsum"}

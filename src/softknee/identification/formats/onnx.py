@@ -670,7 +670,7 @@ def _gates(op: str, settings: Mapping[str, Any]) -> tuple[tuple[str | None, dict
     for names in directions if len({tuple(d) for d in directions}) > 1 else directions[:1]:
         if len(names) < each:
             continue
-        slots = {"LSTM": (0, 0, 0, 1, 2), "GRU": (0, 0, 1), "RNN": (0,)}[op]
+        slots = {"LSTM": (0, 0, 1, 0, 2), "GRU": (0, 0, 1), "RNN": (0,)}[op]
         words = [what for _, what in GATES[op]] if op in GATES else ["hidden state"]
         found += _applied([names[i] for i in slots], words)
     return tuple(found)

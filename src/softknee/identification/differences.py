@@ -150,11 +150,15 @@ def against(before: Census, after: Census) -> Differences:
     same = 0
     partial = [not census.executed for census in (before, after)]
     untold: dict[str, list[Site]] = {}
-    for a, b in _paired(before.sites, after.sites):
+    pairs = _paired(before.sites, after.sites)
+    recurrent = {(s.path, s.name) for pair in pairs if None not in pair for s in pair if s and _recurrent(*pair)}
+    for a, b in pairs:
         if a is None or b is None:
             site = a or b
             assert site is not None
-            if partial[a is not None]:  # the model that lacks it does not name everything
+            if (site.path, site.name) in recurrent:  # the same cell, written out for every step
+                same += 1
+            elif partial[a is not None]:  # the model that lacks it does not name everything
                 untold.setdefault((before, after)[a is not None].model, []).append(site)
             else:
                 found.append((a, b, Difference("missing", a.name if a else None, b.name if b else None, ())))
@@ -177,6 +181,11 @@ def against(before: Census, after: Census) -> Differences:
     every = [_together([(a and a.key, b and b.key) for a, b, _ in group], group[0][2]) for group in groups]
     every.sort(key=lambda each: kinds.index(each.kind))
     return Differences(before.model, after.model, tuple(every), same, tuple(dict.fromkeys(notes)))
+
+
+def _recurrent(a: Site | None, b: Site | None) -> bool:
+    """Whether one of them is a gate inside a recurrent module, whose steps the other model may have one by one."""
+    return any(site is not None and site.form == "fused" and site.role != "attention" for site in (a, b))
 
 
 def _together(pairs: list[tuple[str | None, str | None]], like: Difference) -> Difference:

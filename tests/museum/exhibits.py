@@ -95,3 +95,59 @@ EXHIBITS = [
     for name, network, meant, runs, before, after in _NETWORKS
     for word, form in (("live", rooms.live), ("onnx", rooms.onnx(17)))
 ]
+
+
+def _config(keys: dict[str, Any]) -> Callable[[Path], tuple]:
+    return lambda folder: rooms.config(folder, **keys)
+
+
+def _kept(**keys: Any) -> dict[str, Any]:
+    return {"num_hidden_layers": 2, **keys}
+
+
+# the mistake, the config that was meant, the one that is run (None: the config contradicts itself or its engine), the
+# answer, and where
+_CONFIGS: list[tuple[str, dict[str, Any], dict[str, Any] | None, str, str, str]] = [
+    ("Gemma's gelu means the tanh form", _kept(model_type="gemma", hidden_act="gelu"), None, "gelu", "gelu_tanh", "mlp"),
+    ("hidden_act beside hidden_activation",
+     _kept(model_type="gemma2", hidden_act="gelu", hidden_activation="silu"), None, "gelu", "swiglu", "mlp"),
+    ("a key that the architecture ignores", {"model_type": "bloom", "n_layer": 2, "hidden_act": "relu"}, None, "relu", "gelu_tanh", "mlp"),
+    ("a limit of 0", _kept(model_type="gpt_oss", swiglu_limit=0.0), None, "limit 0", "a clamp to 0", "experts"),
+    ("gelu_new for gelu", _kept(model_type="bert", hidden_act="gelu"), _kept(model_type="bert", hidden_act="gelu_new"),
+     "gelu", "gelu_tanh", "intermediate"),
+    ("Llama's activation for Gemma's", _kept(model_type="gemma2"), _kept(model_type="llama"),
+     "geglu_tanh", "swiglu", "mlp"),
+    ("quick_gelu for gelu",
+     {"model_type": "clip_vision_model", "num_hidden_layers": 2, "hidden_act": "quick_gelu"},
+     {"model_type": "clip_vision_model", "num_hidden_layers": 2, "hidden_act": "gelu"}, "quick_gelu", "gelu", "mlp"),
+]  # fmt: skip
+
+EXHIBITS += [
+    Exhibit(f"{name} [config]", _config(meant), None if runs is None else _config(runs), (before, after), at)
+    for name, meant, runs, before, after, at in _CONFIGS
+]
+
+
+def _graph_of(config: dict[str, Any], acts: list[Any]) -> tuple[Callable[[Path], tuple], Callable[[Path], tuple]]:
+    return _config(config), _shown(Deep, acts, rooms.onnx(17))
+
+
+def _encoder(folder: Path, *, activation: Any) -> tuple:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, activation=activation, batch_first=True).eval()
+    return layer, torch.randn(1, 3, 8)
+
+
+def _replaced(folder: Path) -> tuple:
+    layer, x = _encoder(folder, activation="relu")
+    layer.activation = F.silu
+    return layer, x
+
+
+EXHIBITS += [
+    Exhibit("a config and its graph", *_graph_of(_kept(model_type="bert", hidden_act="gelu", num_hidden_layers=3),
+            [gelu_tanh] * 3), ("gelu", "gelu_tanh"), ""),
+    Exhibit("PyTorch's fused layer takes the tanh form for the exact GELU",
+            lambda folder: _encoder(folder, activation=nn.GELU("tanh")), None, ("gelu_tanh", "gelu"), "activation"),
+    Exhibit("PyTorch's fused layer goes on with the old activation", _replaced, None, ("silu", "relu"), ""),
+]  # fmt: skip

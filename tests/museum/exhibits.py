@@ -108,10 +108,11 @@ def _kept(**keys: Any) -> dict[str, Any]:
 # the mistake, the config that was meant, the one that is run (None: the config contradicts itself or its engine), the
 # answer, and where
 _CONFIGS: list[tuple[str, dict[str, Any], dict[str, Any] | None, str, str, str]] = [
-    ("Gemma's gelu means the tanh form", _kept(model_type="gemma", hidden_act="gelu"), None, "gelu", "gelu_tanh", "mlp"),
+    ("Gemma's gelu is the tanh form", _kept(model_type="gemma", hidden_act="gelu"), None, "gelu", "gelu_tanh", "mlp"),
     ("hidden_act beside hidden_activation",
      _kept(model_type="gemma2", hidden_act="gelu", hidden_activation="silu"), None, "gelu", "swiglu", "mlp"),
-    ("a key that the architecture ignores", {"model_type": "bloom", "n_layer": 2, "hidden_act": "relu"}, None, "relu", "gelu_tanh", "mlp"),
+    ("a key that the architecture ignores", {"model_type": "bloom", "n_layer": 2, "hidden_act": "relu"}, None,
+     "relu", "gelu_tanh", "mlp"),
     ("a limit of 0", _kept(model_type="gpt_oss", swiglu_limit=0.0), None, "limit 0", "a clamp to 0", "experts"),
     ("gelu_new for gelu", _kept(model_type="bert", hidden_act="gelu"), _kept(model_type="bert", hidden_act="gelu_new"),
      "gelu", "gelu_tanh", "intermediate"),

@@ -54,6 +54,7 @@ _PACKAGES = (
     "guide",
     "identification",
     "int8",
+    "integrations",
     "kernelization",
     "kernels",
     "nn",

@@ -30,6 +30,7 @@ _LINEAR = {"add", "sub", "rsub", "radd", "neg", "positive"}
 # Smooth single operations that norms, losses and parametrisations are made of; unmatched, they are no activation
 _PLUMBING = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "pow", "rpow", "abs", "div", "rdiv", "mul", "log1p"}
 _MOST_STEPS = 40
+_LONGEST = 256  # steps of a region that is searched; a longer one is unrolled, and only its calls are told
 _ARITHMETIC = {"symbol", "constant", "pi", "add", "sub", "mul", "div", "neg"}
 
 
@@ -170,6 +171,9 @@ class Regions:
             return
         if len(steps) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
             yield self._single(bending[0])
+            return
+        if len(steps) > _LONGEST:
+            yield from (self._single(s) for s in bending if s.call is not None and s.call.activation is not None)
             return
         candidates: list[_Candidate] = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]

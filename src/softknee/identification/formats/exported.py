@@ -124,8 +124,11 @@ def _listing(module: torch.fx.GraphModule, name: str, held: Mapping[str, Any], d
             listing.operations.append(
                 Operation(symbol, given(node.args), given(node.kwargs), tuple(outputs), path, source)
             )
-        else:
-            raise InputError(f"{name}: the graph calls the {node.op[5:]} {node.target!r}, which is no operator of ATen")
+        else:  # a module or a method: what it computes is not known
+            path, source = _whence(node.meta)
+            listing.operations.append(
+                Operation(f"{node.op} {node.target}", given(node.args), given(node.kwargs), (Name(node.name),), path, source)
+            )
     return listing
 
 

@@ -16,6 +16,7 @@ import math
 import operator as builtin_operators
 import os
 import pickletools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -334,7 +335,9 @@ class _Script:
             self.parsed += len(text)
             if self.parsed > _MOST_CODE:
                 raise InputError(f"{self.archive.what}: more than {_MOST_CODE:,} characters of code")
-            tree = ast.parse(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python about the text
+                tree = ast.parse(text)
             self.files[home] = {s.name: s for s in tree.body if isinstance(s, (ast.ClassDef, ast.FunctionDef))}
         return self.files[home]
 

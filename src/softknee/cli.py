@@ -252,13 +252,30 @@ def explain_command(
 
 
 @app.command("identify")
-def identify_command(target: Target, inputs: Inputs = None, as_json: Json = False, output: Output = None) -> None:
-    """Which activations a model really applies, and how that is known."""
-    from .identification import identify, load_target, parse_inputs
+def identify_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A model's file or directory in any format; or module:build, path/to/file.py:build."
+        ),
+    ],
+    inputs: Inputs = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a pickled checkpoint, with weights_only=True.")
+    ] = False,
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """Which activations a model really applies, and how that is known.
+
+    ONNX, torch.export, TorchScript, GGUF, safetensors, Keras, Hugging Face's config.json or a directory with one.
+    """
+    from .identification import identify, is_file, load_target, parse_inputs
 
     example = parse_inputs(inputs) if inputs else None
     with contextlib.redirect_stdout(sys.stderr):
-        census = identify(load_target(target), example)
+        model = target if is_file(target) else load_target(target)
+        census = identify(model, example, allow_pickle=allow_pickle)
     _show(census, as_json, output)
 
 

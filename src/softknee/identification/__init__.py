@@ -4,7 +4,7 @@ from .census import Affine, Candidate, Census, Collapse, Conflict, Head, Site
 from .inputs import parse_inputs
 from .models import identify
 from .observation import Call, Observer
-from .targets import load_target
+from .targets import is_file, load_target
 
 __all__ = [
     "Affine",
@@ -17,6 +17,7 @@ __all__ = [
     "Observer",
     "Site",
     "identify",
+    "is_file",
     "load_target",
     "parse_inputs",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from .. import catalog
 from ..errors import InputError
+from . import formats
 from .callables import arity, on_tensors
 from .census import Census, Site, Span
 from .cores import Core, Regions, of_module
@@ -23,18 +25,29 @@ from .recognition import Entry, Tables, call_parameters, module_parameters, qual
 from .tracing import Recorder, Step, Trace, mapped
 
 
-def identify(model: nn.Module | Callable[..., Any], example_inputs: Any = None) -> Census:
+def identify(
+    model: nn.Module | Callable[..., Any] | str | os.PathLike[str],
+    example_inputs: Any = None,
+    *,
+    allow_pickle: bool = False,
+) -> Census:
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
     model: a module (a compiled or DataParallel one stands for the module inside); a function of one tensor, array or
-        number, or of two (gate, up), which is matched by behaviour; or a graph: TorchScript, an exported program, an
-        ONNX model, which is read as it is and not run. A JAX function with example inputs is traced. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
-        model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
-        them nothing is executed: only what modules declare is known, and the Census says so.
+        number, or of two (gate, up), which is matched by behaviour; a graph (TorchScript, an exported program, an ONNX
+        model), which is read as it is and not run; or the path of a file or directory in any format that `formats.read`
+        knows. Nothing in a file is executed, and a pickled checkpoint is refused unless `allow_pickle`.
+    example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; a module is run on copies of them
+        once, in eval mode, without gradients and fused fast paths, and is afterwards what it was. Without them nothing
+        is executed: only what modules declare is known, and the Census says so. A JAX function is traced on them.
 
     Not folded: convolutions. Not looked into: what a fused kernel computes (declared instead).
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.
     """
+    if isinstance(model, (str, os.PathLike)):
+        if example_inputs is not None:
+            raise InputError("example_inputs are for a model that can be run, not for a file")
+        return formats.read(model, allow_pickle=allow_pickle)
     read = _as_graph(model, example_inputs)
     if read is not None:
         return read
@@ -42,7 +55,7 @@ def identify(model: nn.Module | Callable[..., Any], example_inputs: Any = None) 
         if callable(model) and not isinstance(model, type):
             return _of_function(model)
         got = f"the class {model.__name__}: make one" if isinstance(model, type) else type(model).__name__
-        raise InputError(f"model must be a torch.nn.Module or a function of a tensor, got {got}")
+        raise InputError(f"model must be a torch.nn.Module, a function of a tensor or the path of a model, got {got}")
     model = original(model)
     _check(model)
     if example_inputs is None:

@@ -81,8 +81,10 @@ def made_for_jax(function: object, example_inputs: Any) -> bool:
     items = example_inputs.values() if isinstance(example_inputs, Mapping) else example_inputs
     given = items if isinstance(example_inputs, (tuple, list, Mapping)) else (example_inputs,)
     leaves = jax.tree.leaves(list(given))
-    return bool(leaves) and all(isinstance(leaf, (jax.Array, np.ndarray, float, int)) for leaf in leaves) and any(
-        isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves
+    return (
+        bool(leaves)
+        and all(isinstance(leaf, (jax.Array, np.ndarray, float, int)) for leaf in leaves)
+        and any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)
     )
 
 
@@ -106,9 +108,7 @@ class _Reading:
                 self._constant(value, leaf)
         outputs = self._inline(closed, given, "", 0)
         nodes, outputs = _with_softmax(self.nodes, outputs)
-        return Graph(
-            self.name, tuple(nodes), tuple(inputs), tuple(outputs), self.constants, self.weights, self.shapes
-        )
+        return Graph(self.name, tuple(nodes), tuple(inputs), tuple(outputs), self.constants, self.weights, self.shapes)
 
     def _fresh(self, variable: Any) -> str:
         value = f"v{self.count}"
@@ -233,7 +233,9 @@ def _source(equation: Any) -> str | None:
     here = os.getcwd().rstrip("/") + "/"
     for frame in traceback.frames if traceback is not None else ():
         file = frame.file_name.replace("\\", "/")
-        if not file.startswith("<") and not any(f"/{p}/" in file for p in ("jax", "jaxlib", "flax", "haiku", "equinox")):
+        if not file.startswith("<") and not any(
+            f"/{p}/" in file for p in ("jax", "jaxlib", "flax", "haiku", "equinox")
+        ):
             name = file[len(here) :] if file.startswith(here) else file.rpartition("/")[2]
             return f"{name}:{frame.line_num}"
     return None

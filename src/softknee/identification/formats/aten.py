@@ -259,9 +259,9 @@ class _Reading:
             self.listing.dtypes |= {renamed(name): dtype for name, dtype in part.dtypes.items()}
             self.listing.symbols |= {renamed(name) for name in part.symbols}
             for each in part.operations:
-                given = replaced((each.arguments, dict(each.keywords)), renamed)
+                given, kept = replaced((each.arguments, dict(each.keywords)), renamed)
                 outputs = tuple(renamed(name) for name in each.outputs)
-                self._operation(Operation(each.target, *given, outputs, each.path, each.source))
+                self._operation(Operation(each.target, given, kept, outputs, each.path, each.source))
             results = results or tuple(renamed(name) for name in part.outputs)
         for output, result in zip(operation.outputs, results, strict=False):
             alias = Operation("aten.alias", (Name(result),), {}, (output,), operation.path, operation.source)
@@ -311,7 +311,7 @@ class _Reading:
         if name in _NORMALIZERS:
             return "normalizer", None
         if name == "index_put" and _masks(arguments, self.listing.dtypes):
-            return "elementwise", lambda x, mask, value: np.where(mask != 0, value, x)
+            return "elementwise", lambda x, mask, value: np.asarray(np.where(mask != 0, value, x))
         if len(operation.outputs) == 1 and pointwise(name, operation.target, arguments):
             return "elementwise", _evaluation(name, arguments, keywords)
         return "other", None

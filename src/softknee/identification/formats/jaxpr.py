@@ -255,7 +255,7 @@ def _with_softmax(nodes: list[Node], outputs: list[str]) -> tuple[list[Node], li
         return node
 
     def _varying(node: Node) -> str:
-        return next((v for v in node.inputs if v in made), "") if node.inputs else ""  # type: ignore[return-value]
+        return next((v for v in node.inputs if v in made), "") if node.inputs else ""
 
     def root(value: str | None) -> str | None:
         """The value itself, back through casts."""

@@ -264,6 +264,7 @@ _COMPARISONS = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.
                 ast.Is: "__is__", ast.IsNot: "__isnot__"}  # fmt: skip
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv",
            ast.Mod: "remainder", ast.Pow: "pow"}  # fmt: skip
+_TRUTHS = {"eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "isnan", "isinf", "isfinite"}
 # Numbers that only a run tells
 _SIZES = {"size", "dim", "numel", "len", "item", "Int", "Float", "Bool", "ScalarImplicit", "FloatImplicit",
           "IntImplicit", "is_floating_point", "stride", "sym_size"}  # fmt: skip
@@ -476,6 +477,8 @@ class _Script:
             codes = [g for g in given[1:3] if type(g) is int] if word != "type_as" else []
             if codes and codes[0] in _DTYPES:
                 self.list.dtypes[output] = _DTYPES[codes[0]]
+        if word in _TRUTHS:
+            self.list.dtypes[output] = "bool"
         self.makers[output] = len(self.list.operations)
         spelt = "aten." + target.removeprefix("torch.") if target.startswith("torch.") else target
         spelt = spelt.replace("ops.aten.", "aten.")

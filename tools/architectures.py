@@ -43,6 +43,7 @@ from softknee.errors import InputError
 from softknee.files import write_whole
 from softknee.identification import Census, Site
 from softknee.identification.formats.gates import core, gated
+from softknee.identification.formats.huggingface import KEYS
 from softknee.identification.recognition import Tables, module_parameters
 
 TABLE = Path(__file__).parents[1] / "src/softknee/identification/formats/huggingface.json"
@@ -355,7 +356,9 @@ class Derivation:
         entry["sites"] = _joined(sites)
         entry["heads"] = self.heads()
         used |= {s["key"] for h in entry["heads"].values() for s in h.get("sites", ()) if "key" in s}
+        used |= {"feed_forward_proj"} & flat.keys()
         entry["defaults"] = {k: _period(flat[k]) for k in sorted(used) if k in flat}
+        entry["unread"] = {k: self.default[k] for k in KEYS if k not in used and isinstance(self.default.get(k), str)}
         if parts:
             entry["parts"] = {key: list(value) for key, value in parts.items()}
         if self.run is None:
@@ -433,7 +436,10 @@ class Derivation:
             kind = value.get("model_type") if isinstance(value, dict) else None
             if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in modeling_auto.MODEL_MAPPING:
                 continue
-            classes = modeling_auto.MODEL_MAPPING[CONFIG_MAPPING[kind]]
+            try:
+                classes = modeling_auto.MODEL_MAPPING[CONFIG_MAPPING[kind]]
+            except ValueError:  # transformers names a class there that it has not
+                continue
             classes = classes if isinstance(classes, (tuple, list)) else (classes,)
             paths = [p for p, m in self.modules.items() if p and isinstance(m, tuple(classes))]
             if len(paths) == 1:
@@ -632,6 +638,8 @@ def derive(model_types: Iterable[str], told: Callable[[str], None]) -> dict[str,
             told(f"{model_type}: {len(found[model_type]['sites'])} sites{f', not run: {one.why_not_run}' * (one.run is None)}")
         except Failed as error:
             told(f"{model_type}: {error}")
+        except Exception as error:  # transformers is large: one type that is unlike the others is only left out
+            told(f"{model_type}: {type(error).__name__}: {error}")
     return found
 
 

@@ -52,10 +52,10 @@ def format_of(path: str | os.PathLike[str]) -> str:
         return _archive(found)
     if start.startswith(_HDF5):
         raise InputError(f"{found} is HDF5, as Keras 2 saved models; load it in Keras and save it as .keras")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
+        return "safetensors"  # before pickles: the length of a header may begin with the same two bytes
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "checkpoint"
-    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
-        return "safetensors"
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] in (b"{", b"["):
         return _json(found)

@@ -29,7 +29,7 @@ KEYS = (
 )  # fmt: skip
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "depth")
 _LAYERS = 4096  # more than this in one config is no model
-_SITES = 100_000
+_SITES = 20_000
 _CLIP_ALL = "a limit of 0 clamps gate and up to 0; where no clamp is meant, the key must be absent"
 
 

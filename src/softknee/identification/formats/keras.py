@@ -18,7 +18,7 @@ from . import parsing
 from .gates import settled
 
 _DEPTH = 50  # of nested models
-_SITES = 100_000
+_SITES = 20_000
 _NESTED = ("layer", "forward_layer", "backward_layer", "cell")  # what a wrapper wraps
 _ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention", "Attention", "AdditiveAttention")
 _GATED = ("recurrent_activation",)
@@ -120,7 +120,7 @@ class _Reading:
                 if isinstance(own, str) and own not in ("builtins", "keras.activations", "keras.ops"):
                     return None, {}, f"a function of somebody's own: {own}.{inner}"[:120]
                 return self._resolved(inner)
-            if kind == "__lambda__":
+            if kind in ("__lambda__", None) or "value" in value or "code" in value:
                 return None, {}, "a lambda is code, which is not run"
             if isinstance(kind, str) and isinstance(inner, Mapping):
                 for found in _of_class(kind, inner, self.old):

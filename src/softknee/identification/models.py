@@ -44,10 +44,11 @@ def identify(
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
     model: a module (a compiled or DataParallel one stands for the module inside), a function of one tensor, which
-        is matched by behaviour, or the path of a file or directory in any format that `formats.read` knows; nothing in
-        a file is executed, and a pickled checkpoint is refused unless `allow_pickle`. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
-        model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
-        them nothing is executed: only what modules declare is known, and the Census says so.
+        is matched by behaviour, or the path of a file or directory in any format that `formats.read` knows.
+    example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the model is run on copies of them
+        once, in eval mode, without gradients, and is afterwards what it was. Without them nothing is executed: only
+        what modules declare is known, and the Census says so. None for a file, of which nothing is ever executed.
+    allow_pickle: whether a pickled checkpoint may be loaded, with weights_only=True.
 
     Not folded: convolutions. Not looked into: TorchScript, and what a fused kernel computes (declared instead).
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.

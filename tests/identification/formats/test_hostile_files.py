@@ -5,6 +5,7 @@ Nothing is executed, nothing written, and nothing takes more than 5 s or 1 GiB.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,9 +18,9 @@ import zipfile
 
 import pytest
 import torch
-from conftest import blocks, feedforward, gguf, safetensors
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from samples import blocks, feedforward, gguf, safetensors
 
 from softknee.errors import InputError
 from softknee.identification import Census
@@ -28,7 +29,10 @@ from softknee.identification.formats import gguf as gguf_reader
 from softknee.identification.formats import safetensors as safetensors_reader
 
 LLAMA = {"model_type": "llama", "hidden_act": "silu", "num_hidden_layers": 2, "architectures": ["LlamaForCausalLM"]}
-DENSE = {"class_name": "Dense", "config": {"name": "d", "activation": {"class_name": "ReLU", "config": {"max_value": 6}}}}
+DENSE = {
+    "class_name": "Dense",
+    "config": {"name": "d", "activation": {"class_name": "ReLU", "config": {"max_value": 6}}},
+}
 KERAS = {"class_name": "Sequential", "config": {"name": "m", "layers": [DENSE, DENSE]}}
 
 
@@ -69,8 +73,8 @@ def answers(path) -> Census | None:
     try:
         found = read(path, allow_pickle=path.suffix == ".pt")
     except InputError as error:
-        assert str(error) and len(str(error)) < 1000
-        found = None
+        found, said = None, str(error)
+        assert len(said) in range(1, 1000)
     assert time.process_time() - began < 5
     assert (sorted(os.listdir(path.parent)), path.read_bytes()) == before
     return found
@@ -112,8 +116,8 @@ def test_cut_off_flipped_and_overwritten(name, files, tmp_path_factory, data):
 
 KEYS = st.sampled_from(
     ["model_type", "hidden_act", "num_hidden_layers", "text_config", "architectures", "class_name", "config", "layers",
-     "activation", "name", "max_value", "layer_types", "feed_forward_proj", "dtype", "swiglu_limit", "weight_map", "cell",
-     "output_layers", "layer", "first_k_dense_replace"]
+     "activation", "name", "max_value", "layer_types", "feed_forward_proj", "dtype", "swiglu_limit", "weight_map",
+     "cell", "output_layers", "layer", "first_k_dense_replace"]
 )  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["silu", "gelu", "x", "", "ReLU"]),
@@ -123,7 +127,9 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60)
-@given(held=JSON, kind=st.sampled_from(["llama", "t5", "gpt_oss", "qwen3_next", "llava", "deepseek_v3", "swin", "none"]))
+@given(
+    held=JSON, kind=st.sampled_from(["llama", "t5", "gpt_oss", "qwen3_next", "llava", "deepseek_v3", "swin", "none"])
+)
 def test_values_of_other_types_than_expected(held, kind):
     settings_ = held if isinstance(held, dict) else {"hidden_act": held, "num_hidden_layers": held}
     for config in ({"model_type": kind, **settings_}, {"model_type": kind, "text_config": settings_}):
@@ -131,14 +137,14 @@ def test_values_of_other_types_than_expected(held, kind):
             (huggingface.from_config, config),
             (keras.from_config, {"class_name": "Sequential", "config": {**settings_, "layers": [config, held]}}),
         ):
-            try:
+            with contextlib.suppress(InputError):
                 assert isinstance(read_config(given_config), Census)
-            except InputError:
-                pass
 
 
 @settings(max_examples=100)
-@given(data=st.binary(max_size=300), suffix=st.sampled_from([".gguf", ".safetensors", ".keras", ".json", ".pt", ".x", ""]))
+@given(
+    data=st.binary(max_size=300), suffix=st.sampled_from([".gguf", ".safetensors", ".keras", ".json", ".pt", ".x", ""])
+)
 @example(data=b"", suffix=".gguf")
 @example(data=b"GGUF", suffix="")
 @example(data=b"PK\x03\x04", suffix=".keras")
@@ -159,6 +165,7 @@ def deep(opening: bytes, closing: bytes) -> bytes:
     return b'{"config": ' + opening * 200_000 + b"0" + closing * 200_000 + b"}"
 
 
+ONE_KEY = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a"
 BOMBS = {
     "deep.json": lambda: deep(b"[", b"]"),
     "deeper.json": lambda: deep(b'{"a":', b"}"),
@@ -179,9 +186,9 @@ BOMBS = {
     "count.gguf": lambda: b"GGUF" + struct.pack("<IQQ", 3, 2**60, 2**60) + bytes(100),
     "keys.gguf": lambda: b"GGUF" + struct.pack("<IQQ", 3, 0, 5000) + bytes(5000 * 13),
     "string.gguf": lambda: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**62) + bytes(100),
-    "array.gguf": lambda: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 0, 2**61) + bytes(64),
-    "arrays.gguf": lambda: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000,
-    "strings.gguf": lambda: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 8, 1_000_000) + bytes(7_999_000),
+    "array.gguf": lambda: ONE_KEY + struct.pack("<IIQ", 9, 0, 2**61) + bytes(64),
+    "arrays.gguf": lambda: ONE_KEY + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000,
+    "strings.gguf": lambda: ONE_KEY + struct.pack("<IIQ", 9, 8, 1_000_000) + bytes(7_999_000),
     "wrong.gguf": lambda: b"GGUF" + struct.pack("<IQQ", 77, 0, 0),
     "protobuf.gguf": lambda: b"\x12\x34" * 50,
     "hdf5.h5": lambda: b"\x89HDF\r\n\x1a\n" + bytes(100),

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import blocks, feedforward, gguf, safetensors
+from samples import blocks, feedforward, gguf, safetensors
 from torch import nn
 
 import softknee
@@ -29,7 +29,12 @@ def files(tmp_path):
     torch.save(model.state_dict(), tmp_path / "checkpoint")
     members = {
         "torchscript": ("m/data.pkl", "m/code/__torch__.py", "m/constants.pkl"),
-        "exported": ("m/data/weights/weight_0", "m/models/model.json", "m/archive_format", "m/data/sample_inputs/model.pt"),
+        "exported": (
+            "m/data/weights/weight_0",
+            "m/models/model.json",
+            "m/archive_format",
+            "m/data/sample_inputs/model.pt",
+        ),
     }
     for name, held in members.items():
         with zipfile.ZipFile(tmp_path / name, "w") as archive:

@@ -62,7 +62,12 @@ def format_of(path: str | os.PathLike[str]) -> str:
     suffix = found.suffix.lower()
     if start[:1] == b"\x08" or suffix == ".onnx":  # a protobuf whose first field, a small number, is ONNX's ir_version
         return "onnx"
-    for known, name in ((".gguf", "gguf"), (".safetensors", "safetensors"), (".json", "huggingface"), (".keras", "keras")):
+    for known, name in (
+        (".gguf", "gguf"),
+        (".safetensors", "safetensors"),
+        (".json", "huggingface"),
+        (".keras", "keras"),
+    ):
         if suffix == known:
             return name  # which says what is wrong with it
     if suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"):
@@ -82,7 +87,9 @@ def _directory(path: Path) -> str:
         return "huggingface"
     if any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
         return "safetensors"
-    raise InputError(f"the directory {path} has no config.json and no .safetensors; name the file in it that is the model")
+    raise InputError(
+        f"the directory {path} has no config.json and no .safetensors; name the file in it that is the model"
+    )
 
 
 def _archive(path: Path) -> str:

@@ -67,7 +67,7 @@ def from_config(settings: Mapping[str, Any], name: str = "config.json") -> Censu
 
 
 def against(census: Census, tensors: Mapping[str, Tensor]) -> Census:
-    """The Census, with a conflict for each kind of block that is gated in the config and not in the tensors or inversely."""
+    """The Census, with a conflict for each kind of block that only one of config and tensors has as gated."""
     blocks = {b.path: b for b in feedforwards(tensors)}
     wrong: dict[tuple[str, str], list[str]] = {}
     matched = False

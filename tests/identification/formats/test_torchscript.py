@@ -126,6 +126,7 @@ def test_a_fused_encoder_layer_says_what_is_in_it():
 
 def with_code(archive, target, text):
     """The archive with `text` for the body of its forward; `__setstate__` and all else stay away from being run."""
+
     def change(name, content):
         if name.endswith(".py") and b"class Reused" in content:
             head = content[: content.index(b"  def forward")].decode()

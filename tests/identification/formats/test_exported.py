@@ -56,9 +56,9 @@ def test_a_spelling_is_matched_by_what_it_computes(name):
     program = program_of(model, x)
     census = identify(program)
     assert [s.activation for s in census] == [activation]
-    if "assignment" not in name:  # which a live model applies to a copy
-        assert said(census) == said(identify(model, x))
-    assert said(identify(program_of(model, x, decomposed=True))) == said(census)
+    if activation is not None:
+        assert said(identify(program_of(model, x, decomposed=True))) == said(census)
+        assert said(identify(model, x)) == said(census)
     assert census[0].source is not None and census[0].source.startswith(("ported.py", "tests/"))
 
 
@@ -87,12 +87,12 @@ def test_half_precision_dynamic_shapes_and_graphs_in_graphs():
             with torch.no_grad():
                 x = self.a(x) / x.shape[0]
                 x = torch.nn.functional.gelu(x)
-            return torch.cond(x.sum() > 0, lambda x: torch.relu(x), lambda x: torch.sin(x), (x,))
+            return torch.cond(x.sum() > 0, lambda x: torch.relu(x), lambda x: torch.tanh(x), (x,))
 
     dynamic = {"x": {0: torch.export.Dim("batch", min=2)}}
     program = program_of(Model().half(), torch.randn(4, 6).half(), dynamic_shapes=dynamic)
     census = identify(program)
-    assert [(s.activation, s.dtype) for s in census][:2] == [("gelu", "float16"), ("relu", "float16")]
+    assert [(s.activation, s.dtype) for s in census] == [(a, "float16") for a in ("gelu", "relu", "tanh")]
 
 
 def test_constants_are_read_from_plain_bytes(tmp_path):

@@ -65,7 +65,7 @@ def test_a_spelling_is_matched_by_what_it_computes(name):
     found = identify(traced(model, x))
     assert [s.activation for s in found] == [activation]
     assert {s.dtype for s in found} == {"float32"}
-    if "assignment" not in name:
+    if activation is not None:
         assert said(found) == said(identify(model, x))
 
 
@@ -196,7 +196,8 @@ def test_calls_that_double_are_refused(archive, tmp_path):
 def test_hostile_pickles_are_refused(archive, tmp_path):
     cyclic = b"\x80\x02c__torch__\nM\nq\x00)\x81q\x01}X\x01\x00\x00\x00aq\x02h\x01sb."
     for content in (
-        b"", b"\x80\x02.", b"\x80\x02]q\x00h\x00a.", cyclic, b"\x80\x02}.", b"\x80\x02K\x01.", b"cos\nsystem\n(S'x'\ntR.",
+        b"", b"\x80\x02.", b"\x80\x02]q\x00h\x00a.", cyclic, b"\x80\x02}.", b"\x80\x02K\x01.",
+        b"cos\nsystem\n(S'x'\ntR.",
         b"\x80\x04\x96" + struct.pack("<Q", 1 << 60) + b".", b"\x80\x02X" + struct.pack("<I", 1 << 31) + b"a.",
         b"\x80\x02r\xff\xff\xff\xff.", b"\x80\x02" + b"(" * 100_000 + b".",
     ):  # fmt: skip

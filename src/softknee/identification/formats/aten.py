@@ -243,7 +243,7 @@ class _Reading:
         """A graph that an operation runs, in its place: with a mode set, or (each of them) where a condition holds."""
         last = max(i for i, a in enumerate(operation.arguments) if isinstance(a, Listing))
         operands = list(names(operation.arguments[last + 1 :]))
-        results: tuple[str, ...] = ()
+        results: list[tuple[Name, ...]] = []
         for number, part in enumerate(a for a in operation.arguments if isinstance(a, Listing)):
             prefix = f"{operation.outputs[0] if operation.outputs else len(self.nodes)}.{number}/"
             inside = dict(zip(part.inputs, operands, strict=False))
@@ -262,10 +262,10 @@ class _Reading:
                 given, kept = replaced((each.arguments, dict(each.keywords)), renamed)
                 outputs = tuple(renamed(name) for name in each.outputs)
                 self._operation(Operation(each.target, given, kept, outputs, each.path, each.source))
-            results = results or tuple(renamed(name) for name in part.outputs)
-        for output, result in zip(operation.outputs, results, strict=False):
-            alias = Operation("aten.alias", (Name(result),), {}, (output,), operation.path, operation.source)
-            self._operation(alias)
+            results.append(tuple(renamed(name) for name in part.outputs))
+        word = "aten.alias" if len(results) == 1 else "prim.If"
+        for output, result in zip(operation.outputs, zip(*results, strict=True), strict=False):
+            self._operation(Operation(word, result, {}, (output,), operation.path, operation.source))
 
     def _node(self, name: str, operation: Operation, arguments: tuple, keywords: dict) -> None:
         given = list(names((arguments, keywords)))

@@ -144,17 +144,27 @@ class _Reading:
 
         for equation in jaxpr.eqns:
             operands = [value(item) for item in equation.invars]
-            path = _joined(scope, str(equation.source_info.name_stack))
+            path = _scoped(scope, str(equation.source_info.name_stack))
             source = _source(equation) or caller
             inner, passed = _called(equation, operands)
             if inner:
-                results = [self._inline(each, passed, path, depth + 1, source) for each in inner][-1]
-                held.update(zip(equation.outvars, results[len(results) - len(equation.outvars) :], strict=True))
+                results = [self._inline(each, passed, path, depth + 1, source) for each in inner]
+                held.update(zip(equation.outvars, self._joined(equation, results, path), strict=True))
                 continue
             outputs = tuple(self._fresh(variable) for variable in equation.outvars)
             held.update(zip(equation.outvars, outputs, strict=True))
             self._node(equation, operands, outputs, path, source)
         return [value(item) for item in jaxpr.outvars]
+
+    def _joined(self, equation: Any, results: list[list[str]], path: str) -> list[str]:
+        """The results of a call, or (of several branches) values that are made of each branch's."""
+        count = len(equation.outvars)
+        if len(results) == 1:
+            return results[0][len(results[0]) - count :]
+        outputs = [self._fresh(variable) for variable in equation.outvars]
+        for output, given in zip(outputs, zip(*results, strict=True), strict=True):
+            self.nodes.append(Node(f"cond_{len(self.nodes)}", "cond", given, (output,), "other", path=path))
+        return outputs
 
     def _node(
         self, equation: Any, operands: list[str], outputs: tuple[str, ...], path: str, source: str | None
@@ -222,7 +232,7 @@ def _real(array: Any) -> bool:
     return kind.startswith(("float", "bfloat", "int", "uint", "bool"))
 
 
-def _joined(scope: str, stack: str) -> str:
+def _scoped(scope: str, stack: str) -> str:
     words = [w for w in stack.split("/") if w and "(" not in w]
     return ".".join([*filter(None, [scope]), *words])
 

@@ -33,7 +33,7 @@ from .parsing import Archive
 _MOST_CODE = 1 << 22  # characters parsed
 _MOST_PICKLE = 1 << 22  # bytes
 _MOST_STORAGE = 1 << 22  # bytes of a storage that small constants are taken from
-_MOST_STEPS = 300_000
+_MOST_STEPS = 200_000
 _MOST_ITEMS = 10_000
 _DEPTH = 60
 _STORAGES = {

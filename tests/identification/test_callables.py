@@ -35,11 +35,10 @@ def test_a_function_of_numbers_is_called_512_times():
 
     def counted(x):
         calls.append(x)
-        return math.atan(x)
+        return math.tanh(x)
 
-    assert identify(counted)[0].activation == "arctan" or identify(counted)[0].activation is None
-    numbers = [x for x in calls if isinstance(x, float)]
-    assert len(numbers) <= 2 * 512
+    assert identify(counted)[0].activation == "tanh"
+    assert sum(isinstance(x, float) for x in calls) == 512
 
 
 def test_what_a_function_raises_is_said():

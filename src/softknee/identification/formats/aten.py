@@ -44,47 +44,11 @@ _NORMALIZERS = {"layer_norm", "native_layer_norm", "batch_norm", "_native_batch_
                 "native_group_norm", "instance_norm", "rms_norm", "_fused_rms_norm",
                 "_batch_norm_with_update", "local_response_norm"}  # fmt: skip
 # Elementwise, but not tagged so: composites, aliases, and what reads a parameter per channel
-_UNTAGGED = {
-    "hardswish",
-    "log_sigmoid",
-    "prelu",
-    "_prelu_kernel",
-    "tanhshrink",
-    "softsign",
-    "divide",
-    "multiply",
-    "subtract",
-    "absolute",
-    "negative",
-    "greater",
-    "greater_equal",
-    "less",
-    "less_equal",
-    "not_equal",
-    "special_expit",
-    "special_erf",
-    "special_erfc",
-    "special_expm1",
-    "special_log1p",
-    "special_exp2",
-    "special_sinc",
-    "special_round",
-    "arctan",
-    "arcsin",
-    "arcsinh",
-    "arctanh",
-    "arccos",
-    "arccosh",
-    "arctan2",
-    "fix",
-    "full_like",
-    "zeros_like",
-    "ones_like",
-    "logsigmoid",
-    "selu",
-    "celu",
-    "rand_like",
-} - {"rand_like"}
+_UNTAGGED = {"hardswish", "log_sigmoid", "prelu", "_prelu_kernel", "tanhshrink", "softsign", "divide", "multiply",
+             "subtract", "absolute", "negative", "greater", "greater_equal", "less", "less_equal", "not_equal",
+             "special_expit", "special_erf", "special_erfc", "special_expm1", "special_log1p", "special_exp2",
+             "special_sinc", "special_round", "arctan", "arcsin", "arcsinh", "arctanh", "arccos", "arccosh", "arctan2",
+             "fix", "full_like", "zeros_like", "ones_like", "logsigmoid", "selu", "celu", "rrelu"}  # fmt: skip
 _QUANTIZERS = {"quantize_per_tensor", "dequantize_per_tensor", "quantize_per_channel", "dequantize_per_channel",
                "quantize_per_token", "dequantize_per_token", "dequantize", "fake_quantize_per_tensor_affine",
                "fake_quantize_per_channel_affine"}  # fmt: skip
@@ -231,13 +195,11 @@ class _Reading:
         outputs: tuple[str, ...] = operation.outputs
         if name in _CREATORS and not list(names((arguments, keywords))) and self._creates(name, operation):
             return
-        else:
-            self._node(name, operation, arguments, keywords)
+        self._node(name, operation, arguments, keywords)
         if inplace and changed is not None and outputs:
-            self.current[changed] = Name(outputs[0])
-            for earlier, now in self.current.items():  # a value that was changed before
-                if now == changed:
-                    self.current[earlier] = Name(outputs[0])
+            before = self.current.get(changed, changed)
+            for earlier in (changed, before, *(e for e, now in self.current.items() if now == before)):
+                self.current[earlier] = Name(outputs[0])
 
     def _inlined(self, operation: Operation) -> None:
         """A graph that an operation runs, in its place: with a mode set, or (each of them) where a condition holds."""
@@ -452,7 +414,7 @@ def pointwise(name: str, target: str, arguments: tuple) -> bool:
         return len(list(names(arguments))) >= 2 and len(arguments) >= (3 if name == "where" else 2)
     if name == "equal" or target.split(".")[0] == "quantized_decomposed":
         return False
-    return name in _UNTAGGED or _tagged(name) or name == "rrelu"
+    return name in _UNTAGGED or _tagged(name)
 
 
 def _evaluation(name: str, arguments: tuple, keywords: Mapping[str, Any]) -> Callable[..., np.ndarray]:

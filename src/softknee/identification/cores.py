@@ -29,7 +29,11 @@ from .tracing import Reference, Step, Trace, mapped, references
 _LINEAR = {"add", "sub", "rsub", "radd", "neg", "positive"}
 # Smooth single operations that norms, losses and parametrisations are made of; unmatched, they are no activation
 _PLUMBING = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "pow", "rpow", "abs", "div", "rdiv", "mul", "log1p"}
+# What a gated activation ends with: gate by up; the others end spellings that cannot overflow, or are masked
+_ENDS = {"mul", "rmul", "div", "where", "add", "radd"}
 _MOST_STEPS = 40
+_LONGEST = 256  # steps of a region that is searched; a longer one is unrolled, and only its calls are told
+_CHOICES = {"where", "gt", "ge", "lt", "le"}
 _ARITHMETIC = {"symbol", "constant", "pi", "add", "sub", "mul", "div", "neg"}
 
 
@@ -84,7 +88,9 @@ def _primitives(activation: Activation) -> frozenset[str]:
     if activation.stochastic:
         return frozenset()
     formula = trace(activation.formula, activation.inputs, activation.parameters)
-    return frozenset(node.op for node in walk(formula)) - _ARITHMETIC
+    # tanh is a scaled and shifted sigmoid
+    used = frozenset({"tanh": "sigmoid"}.get(node.op, node.op) for node in walk(formula)) - _ARITHMETIC
+    return used - _CHOICES or used
 
 
 # −(bending steps), steps, first value, last value, the steps
@@ -141,7 +147,11 @@ class Regions:
         products: dict[frozenset[int], list[Step]] = {}
         for step in trace.steps:
             given = trace.varying(step)
-            if len(given) != 2 or len(step.outputs) != 1 or not self.pointwise(step):
+            if len(step.outputs) != 1 or not self.pointwise(step):
+                continue
+            if len(given) == 1 and self.root[given[0]] in pairs and self.linear(step):  # 0.5 * (gate * …)
+                products.setdefault(pairs[self.root[given[0]]], []).append(step)
+            if len(given) != 2:
                 continue
             (out,) = step.outputs
             sides = [pairs.get(self.root[v], frozenset({self.root[v]})) for v in given]
@@ -150,7 +160,7 @@ class Regions:
                 continue
             pairs[out] = roots
             bare = any(trace.back(v) in roots for v in given)
-            if step.name in ("mul", "rmul") and not (bare and max(map(len, sides)) == 1):
+            if step.name in _ENDS and not (bare and max(map(len, sides)) == 1):
                 products.setdefault(roots, []).append(step)
         for roots, steps in products.items():
             if not all(self.fed(root) for root in roots):
@@ -170,6 +180,9 @@ class Regions:
             return
         if len(steps) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
             yield self._single(bending[0])
+            return
+        if len(steps) > _LONGEST:
+            yield from (self._single(s) for s in bending if s.call is not None and s.call.activation is not None)
             return
         candidates: list[_Candidate] = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]

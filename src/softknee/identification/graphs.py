@@ -21,7 +21,7 @@ from ..catalog import Activation
 from ..errors import InputError
 from .census import Census, Conflict, Site
 from .cores import Core, Regions
-from .matching import Match, gated_probes, match_values, probes
+from .matching import Match, gated_probes, match_values, probes, tolerance
 from .reading import Reading
 from .tracing import Reference, Step, Trace, Value
 
@@ -106,8 +106,8 @@ _WORDS = {"integer_pow": "pow", "logistic": "sigmoid", "truediv": "div", "true_d
           "multiply": "mul", "divide": "div", "negative": "neg"}  # fmt: skip
 _SUMS = ("reducesum", "reduce_sum", "sum")
 _LOGSUMS = ("reducelogsumexp", "logsumexp")
-# Half of what rounding a constant to this may have moved it by, relative
-_GRAIN = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+# What rounding a constant to this may have moved it by, relative
+_GRAIN = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
 def word(op: str) -> str:
@@ -180,7 +180,7 @@ class _Flow(Trace):
             self._name(name, graph, array)
         for name in graph.weights:
             self._name(name, graph, np.empty(0))
-        for node in graph.nodes:
+        for node in _alive(graph):
             self._node(node, graph)
         for name in graph.outputs:
             if name not in self.names:
@@ -257,6 +257,16 @@ class _Flow(Trace):
                 self.values[out].shape = _shape(size)
 
 
+def _alive(graph: Graph) -> list[Node]:
+    """The nodes that an output depends on."""
+    wanted, alive = set(graph.outputs), []
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(name for name in node.inputs if name is not None)
+            alive.append(node)
+    return alive[::-1]
+
+
 def _shape(size: tuple[int | None, ...] | None) -> tuple[int, ...]:
     """Of a rank that is known, with 1 for what is not."""
     return tuple(1 if n is None else n for n in size or ())
@@ -307,32 +317,41 @@ class _GraphRegions(Regions):
             found = super().match(firsts, last, steps, kin)
         except InputError:  # it cannot be executed
             return None
-        rounded = self._rounded(steps)
-        if found is None or found.activation is not None or found.note or not rounded:
+        if found is None or found.activation is not None or found.note:
             return found
         key = f"rounded {self.signature(firsts, steps)} {kin}"
         if key not in self.cache:
-            self.cache[key] = self._loosely(firsts, last, steps, kin, rounded) or found
+            self.cache[key] = self._loosely(firsts, last, steps, kin, found) or found
         return self.cache[key]
 
     def _loosely(
-        self, firsts: tuple[int, ...], last: int, steps: list[Step], kin: tuple[Activation, ...] | None,
-        rounded: dict[int, float],
-    ) -> Match | None:  # fmt: skip
-        """The match of a core whose constants were rounded: as far away as that rounding can have moved it."""
-        points = (np.asarray(torch.as_tensor(probes()).half().double()),)
-        if len(firsts) != 1:
+        self, firsts: tuple[int, ...], last: int, steps: list[Step], kin: tuple[Activation, ...] | None, nearest: Match
+    ) -> Match | None:
+        """The match of a core whose constants were rounded: no further away than that can have moved it."""
+        rounded = self._rounded(steps)
+
+        def at(dtype: torch.dtype) -> tuple[tuple[np.ndarray, ...], np.ndarray, float]:
+            given = (probes(),) if len(firsts) == 1 else gated_probes()
+            points = tuple(np.asarray(torch.as_tensor(p).to(dtype).double()) for p in given)
+            exact = self.values(firsts, last, steps, points)
+            moved = sum(
+                np.abs(self.values(firsts, last, steps, points, {value: 1 + grain}) - exact)
+                for value, grain in rounded.items()
+            )
+            return points, exact, float(np.nanmax(moved / np.maximum(1.0, np.abs(exact)), initial=0.0))
+
+        if not rounded or not 0 < (limit := at(torch.float64)[-1]) < tolerance(torch.bfloat16):
             return None
-        exact = self.values(firsts, last, steps, points)
-        moved = np.zeros_like(exact)
-        for value, grain in rounded.items():
-            moved = moved + np.abs(self.values(firsts, last, steps, points, {value: 1 + grain}) - exact)
-        limit = float(np.nanmax(moved / np.maximum(1.0, np.abs(exact)))) + 3e-7
-        found = match_values(points, exact, torch.float16, kin)
-        return found if found.activation is not None and found.distance <= 1.5 * limit else None
+        limit = 1.5 * limit + tolerance(torch.float64)
+        if nearest.distance > limit:
+            return None
+        coarse = torch.float16 if limit < tolerance(torch.float16) else torch.bfloat16
+        points, exact, _ = at(coarse)
+        found = match_values(points, exact, coarse, kin)
+        return found if found.activation is not None and found.distance <= limit else None
 
     def _rounded(self, steps: list[Step]) -> dict[int, float]:
-        """The constants that half precision may have rounded, and by how much: not 0.5, 1 or 3, which it holds."""
+        """The constants that may have been rounded, and by how much: not 0.5, 1 or 3, which any precision holds."""
         found = {}
         for step in steps:
             grain = _GRAIN.get(step.node.dtype or "", 0.0)  # type: ignore[attr-defined]
@@ -361,7 +380,11 @@ class _GraphRegions(Regions):
                 raise InputError("a constant of the region is not in the file")
             # parameters per channel stand with their first entry
             scalar = np.ravel(constant)[0]
-            return scalar if constant.dtype == bool else np.float64(scalar) * (factors or {}).get(v, 1.0)
+            if constant.dtype == bool:
+                return scalar
+            if scalar.dtype in (np.float32, np.float16):
+                scalar = str(scalar)  # 0.1, as it was written, not 0.10000000149
+            return np.float64(scalar) * (factors or {}).get(v, 1.0)
 
         with np.errstate(all="ignore"):
             for step in steps:
@@ -536,6 +559,8 @@ class _Graphed(Reading):
     def _contradicted(self, core: Core, steps: list[Step], site: Site) -> None:
         """A conflict where the format declares the value as an activation that the core does not compute."""
         for name, (declared, parameters, who) in self.graph.declared.items():
+            if name not in self.trace.names:  # computed for nothing
+                continue
             if self.trace.back(self.trace.names[name]) != self.trace.back(core.last):
                 continue
             activation = catalog.get(declared)
@@ -545,7 +570,7 @@ class _Graphed(Reading):
             got = self.regions.values((core.first,), core.last, steps, (x,))
             off = np.abs(activation.value(x, **parameters) - got) / np.maximum(1.0, np.abs(got))
             far = float(np.nanmax(off))
-            if far > (3e-7 if site.dtype not in _GRAIN else 4 * _GRAIN[site.dtype]):
+            if far > max(tolerance(torch.float64), 4 * _GRAIN.get(site.dtype or "", 0.0)):
                 said = Site("", "", 0, declared, parameters).name
                 what = f"they differ by up to {far:.2g}, at x = {x[int(np.nanargmax(off))]:.3g}"
                 found = site.name if site.activation else site.note

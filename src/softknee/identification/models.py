@@ -34,13 +34,13 @@ def identify(
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
     model: a module (a compiled or DataParallel one stands for the module inside); a function of one tensor, array or
-        number, or of two (gate, up), which is matched by behaviour; a graph: TorchScript, an exported program, an ONNX
-        model, which is read as it is and not run; or the path of a file or directory in any format that `formats.read`
-        knows, of which nothing is executed. allow_pickle: whether a pickled checkpoint may be loaded, with
-        weights_only=True. A JAX function with example inputs is traced. example_inputs: a tensor, a tuple of arguments,
-        or a dict of keyword arguments; the
-        model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
-        them nothing is executed: only what modules declare is known, and the Census says so.
+        number, or of two (gate, up), which is matched by behaviour; a graph (TorchScript, an exported program, an ONNX
+        model), which is read as it is and not run; or the path of a file or directory in any format that `formats.read`
+        knows. Nothing in a file is executed.
+    example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; a module is run on copies of them
+        once, in eval mode, without gradients and fused fast paths, and is afterwards what it was. Without them nothing
+        is executed: only what modules declare is known, and the Census says so. A JAX function is traced on them.
+    allow_pickle: whether a pickled checkpoint may be loaded, with weights_only=True.
 
     Not folded: convolutions. Not looked into: what a fused kernel computes (declared instead).
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.

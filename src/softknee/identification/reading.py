@@ -146,7 +146,8 @@ class Reading:
                     assert up_path is not None
                     word = f"{site.name}(gate) * up, up from {up_path.path or 'its own forward'}"
                     site = replace(
-                        site, activation=name, note="; ".join(filter(None, (site.note, word))),
+                        site, activation=name, parameters=catalog.get(name).defaults,
+                        note="; ".join(filter(None, (site.note, word))),
                         layout=self._layout(gate, up),
                     )  # fmt: skip
                 self.sites[at] = (order, site, first, last)

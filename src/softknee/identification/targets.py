@@ -1,7 +1,7 @@
 """Models and data named on the command line: a model's file, `pkg.module:build` or `path/to/file.py:build`.
 
-A Python file is imported and the attribute taken; it is a Module, or called without arguments to give one. Nothing else is
-executed.
+A Python file is imported and the attribute taken; it is a Module, or called without arguments to give one. Nothing
+else is executed.
 """
 
 from __future__ import annotations

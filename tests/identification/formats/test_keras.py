@@ -70,7 +70,9 @@ def test_ways_to_write_an_activation(value, expected):
 
 
 def test_a_lambda_layer_is_unknown_and_linear_is_none():
-    census = keras.from_config(model(layer("Lambda", function={"class_name": "__lambda__"}), layer("Dense", activation="linear")))
+    census = keras.from_config(
+        model(layer("Lambda", function={"class_name": "__lambda__"}), layer("Dense", activation="linear"))
+    )
     assert [site.name for site in census] == ["unknown"] and "not run" in census[0].note
 
 

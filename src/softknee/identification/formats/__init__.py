@@ -52,17 +52,22 @@ def format_of(path: str | os.PathLike[str]) -> str:
         return _archive(found)
     if start.startswith(_HDF5):
         raise InputError(f"{found} is HDF5, as Keras 2 saved models; load it in Keras and save it as .keras")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
+        return "safetensors"  # before pickles: the length of a header may begin with the same two bytes
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "checkpoint"
-    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
-        return "safetensors"
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] in (b"{", b"["):
         return _json(found)
     suffix = found.suffix.lower()
     if start[:1] == b"\x08" or suffix == ".onnx":  # a protobuf whose first field, a small number, is ONNX's ir_version
         return "onnx"
-    for known, name in ((".gguf", "gguf"), (".safetensors", "safetensors"), (".json", "huggingface"), (".keras", "keras")):
+    for known, name in (
+        (".gguf", "gguf"),
+        (".safetensors", "safetensors"),
+        (".json", "huggingface"),
+        (".keras", "keras"),
+    ):
         if suffix == known:
             return name  # which says what is wrong with it
     if suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"):
@@ -82,7 +87,9 @@ def _directory(path: Path) -> str:
         return "huggingface"
     if any(path.glob("*.safetensors")) or any(path.glob("*.safetensors.index.json")):
         return "safetensors"
-    raise InputError(f"the directory {path} has no config.json and no .safetensors; name the file in it that is the model")
+    raise InputError(
+        f"the directory {path} has no config.json and no .safetensors; name the file in it that is the model"
+    )
 
 
 def _archive(path: Path) -> str:

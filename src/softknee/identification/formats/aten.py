@@ -48,7 +48,7 @@ _UNTAGGED = {"hardswish", "log_sigmoid", "prelu", "_prelu_kernel", "tanhshrink",
              "subtract", "absolute", "negative", "greater", "greater_equal", "less", "less_equal", "not_equal",
              "special_expit", "special_erf", "special_erfc", "special_expm1", "special_log1p", "special_exp2",
              "special_sinc", "special_round", "arctan", "arcsin", "arcsinh", "arctanh", "arccos", "arccosh", "arctan2",
-             "fix", "full_like", "zeros_like", "ones_like", "logsigmoid", "selu", "celu", "rand_like"} - {"rand_like"}
+             "fix", "full_like", "zeros_like", "ones_like", "logsigmoid", "selu", "celu", "rrelu"}  # fmt: skip
 _QUANTIZERS = {"quantize_per_tensor", "dequantize_per_tensor", "quantize_per_channel", "dequantize_per_channel",
                "quantize_per_token", "dequantize_per_token", "dequantize", "fake_quantize_per_tensor_affine",
                "fake_quantize_per_channel_affine"}  # fmt: skip
@@ -195,19 +195,17 @@ class _Reading:
         outputs: tuple[str, ...] = operation.outputs
         if name in _CREATORS and not list(names((arguments, keywords))) and self._creates(name, operation):
             return
-        else:
-            self._node(name, operation, arguments, keywords)
+        self._node(name, operation, arguments, keywords)
         if inplace and changed is not None and outputs:
-            self.current[changed] = Name(outputs[0])
-            for earlier, now in self.current.items():  # a value that was changed before
-                if now == changed:
-                    self.current[earlier] = Name(outputs[0])
+            before = self.current.get(changed, changed)
+            for earlier in (changed, before, *(e for e, now in self.current.items() if now == before)):
+                self.current[earlier] = Name(outputs[0])
 
     def _inlined(self, operation: Operation) -> None:
         """A graph that an operation runs, in its place: with a mode set, or (each of them) where a condition holds."""
         last = max(i for i, a in enumerate(operation.arguments) if isinstance(a, Listing))
         operands = list(names(operation.arguments[last + 1 :]))
-        results: tuple[str, ...] = ()
+        results: list[tuple[Name, ...]] = []
         for number, part in enumerate(a for a in operation.arguments if isinstance(a, Listing)):
             prefix = f"{operation.outputs[0] if operation.outputs else len(self.nodes)}.{number}/"
             inside = dict(zip(part.inputs, operands, strict=False))
@@ -223,13 +221,13 @@ class _Reading:
             self.listing.dtypes |= {renamed(name): dtype for name, dtype in part.dtypes.items()}
             self.listing.symbols |= {renamed(name) for name in part.symbols}
             for each in part.operations:
-                given = replaced((each.arguments, dict(each.keywords)), renamed)
+                given, kept = replaced((each.arguments, dict(each.keywords)), renamed)
                 outputs = tuple(renamed(name) for name in each.outputs)
-                self._operation(Operation(each.target, *given, outputs, each.path, each.source))
-            results = results or tuple(renamed(name) for name in part.outputs)
-        for output, result in zip(operation.outputs, results, strict=False):
-            alias = Operation("aten.alias", (Name(result),), {}, (output,), operation.path, operation.source)
-            self._operation(alias)
+                self._operation(Operation(each.target, given, kept, outputs, each.path, each.source))
+            results.append(tuple(renamed(name) for name in part.outputs))
+        word = "aten.alias" if len(results) == 1 else "prim.If"
+        for output, result in zip(operation.outputs, zip(*results, strict=True), strict=False):
+            self._operation(Operation(word, result, {}, (output,), operation.path, operation.source))
 
     def _node(self, name: str, operation: Operation, arguments: tuple, keywords: dict) -> None:
         given = list(names((arguments, keywords)))
@@ -275,7 +273,7 @@ class _Reading:
         if name in _NORMALIZERS:
             return "normalizer", None
         if name == "index_put" and _masks(arguments, self.listing.dtypes):
-            return "elementwise", lambda x, mask, value: np.where(mask != 0, value, x)
+            return "elementwise", lambda x, mask, value: np.asarray(np.where(mask != 0, value, x))
         if len(operation.outputs) == 1 and pointwise(name, operation.target, arguments):
             return "elementwise", _evaluation(name, arguments, keywords)
         return "other", None
@@ -283,7 +281,7 @@ class _Reading:
     def _declared(
         self, name: str, kind: str, arguments: tuple, keywords: Mapping[str, Any]
     ) -> tuple[str, dict[str, float]] | None:
-        """The activation that the operator is called by in torch; what is computed decides, where it can be executed."""
+        """The activation that the operator is called by in torch."""
         if name in ("_softmax", "_safe_softmax", "_log_softmax"):
             name = "log_softmax" if "log" in name else "softmax"
         if name == "elu" and len(arguments) > 2:  # ATen's has two more scales
@@ -358,31 +356,33 @@ def _applies(name: str, arguments: tuple) -> tuple[tuple[str, dict[str, float], 
 
 def _halves(name: str, arguments: tuple, shape: tuple[int | None, ...] | None) -> tuple[str, ...]:
     """Which half of its input each result of a reshape is: the first, the second, the even or the odd elements."""
-    numbers = [a if isinstance(a, (int, tuple, list)) and not isinstance(a, Name) else None for a in arguments[1:]]
-    if name in ("chunk", "tensor_split", "unsafe_chunk") and numbers[:1] == [2]:
-        return ("first", "second")
+    given: list[Any] = [None if isinstance(a, Name) else a for a in arguments[1:]]
+    if name in ("chunk", "tensor_split", "unsafe_chunk"):
+        return ("first", "second") if given[:1] == [2] else ()
     at = {"slice": 0, "split": 1, "split_with_sizes": 1, "unsafe_split": 1, "narrow": 0}.get(name)
-    if at is None or not numbers:
+    if at is None or not given:
         return ()
-    dim = numbers[at] if len(numbers) > at else 0
-    known = shape is not None and isinstance(dim, int) and -len(shape) <= dim < len(shape)
-    size = shape[dim] if known and shape is not None else None
-    if name == "slice":
-        start, end, step = (*numbers[1:], *(None, None, None))[:3]
-        if step == 2 and (end is None or end == size or end > 1 << 60):
-            return {None: ("even",), 0: ("even",), 1: ("odd",)}.get(start, ())
-    if size is None or size % 2:
-        return ()
-    half = size // 2
+    dim = given[at] if len(given) > at else 0
+    size = shape[dim] if shape is not None and isinstance(dim, int) and -len(shape) <= dim < len(shape) else None
+    if name in ("split", "split_with_sizes", "unsafe_split"):
+        halves = size is not None and size % 2 == 0 and given[0] in (size // 2, [size // 2] * 2, (size // 2,) * 2)
+        return ("first", "second") if halves else ()
     if name == "narrow":
-        start, end, step = numbers[1], numbers[1] + numbers[2], 1
-    elif name != "slice":
-        return ("first", "second") if numbers[0] in (half, [half, half], (half, half)) else ()
-    start, end = start or 0, size if end is None else min(end, size)
-    start, end = start + size * (start < 0), end + size * (end < 0)
-    if step not in (None, 1):
+        return _slice(given[1], given[1] + given[2], 1, size)
+    start, end, step = (*given[1:4], None, None, None)[:3]
+    return _slice(start, end, step, size)
+
+
+def _slice(start: int | None, end: int | None, step: int | None, size: int | None) -> tuple[str, ...]:
+    """The half that a slice is, of a dimension of that size."""
+    start = start or 0
+    if step == 2 and (end is None or end == size or end > 1 << 60):
+        return ("even",) if start == 0 else ("odd",) if start == 1 else ()
+    if step not in (None, 1) or size is None or size % 2:
         return ()
-    return {(0, half): ("first",), (half, size): ("second",)}.get((start, end), ())
+    end = size if end is None else min(end, size)
+    start, end = start + size * (start < 0), end + size * (end < 0)
+    return ("first",) if (start, end) == (0, size // 2) else ("second",) if (start, end) == (size // 2, size) else ()
 
 
 def operator(target: str) -> str:
@@ -414,7 +414,7 @@ def pointwise(name: str, target: str, arguments: tuple) -> bool:
         return len(list(names(arguments))) >= 2 and len(arguments) >= (3 if name == "where" else 2)
     if name == "equal" or target.split(".")[0] == "quantized_decomposed":
         return False
-    return name in _UNTAGGED or _tagged(name) or name == "rrelu"
+    return name in _UNTAGGED or _tagged(name)
 
 
 def _evaluation(name: str, arguments: tuple, keywords: Mapping[str, Any]) -> Callable[..., np.ndarray]:
@@ -446,7 +446,7 @@ def _evaluation(name: str, arguments: tuple, keywords: Mapping[str, Any]) -> Cal
 
 def _masks(arguments: tuple, dtypes: Mapping[str, str]) -> bool:
     """Whether index_put is `x[condition] = value`, one condition over all elements."""
-    if len(arguments) < 3 or not isinstance(arguments[1], (list, tuple)) or len(arguments) > 3 and arguments[3]:
+    if len(arguments) < 3 or not isinstance(arguments[1], (list, tuple)) or (len(arguments) > 3 and arguments[3]):
         return False
     masks = [m for m in arguments[1] if isinstance(m, Name)]
     return len(masks) == len(arguments[1]) == 1 and dtypes.get(masks[0], "bool") == "bool"

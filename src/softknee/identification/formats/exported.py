@@ -8,7 +8,6 @@ read as it is; small constants are read from their raw bytes, pickled ones not a
 
 from __future__ import annotations
 
-import json
 import operator as builtin_operators
 import os
 from collections.abc import Mapping
@@ -20,8 +19,8 @@ import torch
 from ...errors import InputError
 from ..census import Census
 from ..graphs import SMALL, census
-from .archives import Archive
 from .aten import Listing, Name, Operation, graph, names, place, spelled
+from .parsing import Archive, table
 
 # The schema's numbers for dtypes: name, and how NumPy reads the bytes (bfloat16 as the upper half of a float32)
 _DTYPES: dict[int, tuple[str, str | None]] = {
@@ -32,6 +31,7 @@ _DTYPES: dict[int, tuple[str, str | None]] = {
 # Of archives that do not say which arguments are keywords
 _KEYWORDS = {"approximate", "rounding_mode", "dtype", "layout", "device", "pin_memory", "memory_format", "alpha"}
 _DEPTH = 16
+_MOST_JSON = 1 << 26
 
 
 # -- in memory
@@ -93,7 +93,9 @@ def _listing(module: torch.fx.GraphModule, name: str, held: Mapping[str, Any], d
         _describe(listing, node.name, node.meta.get("val"))
         if node.op == "placeholder":
             tensor = held.get(node.name)
-            listing.constant(node.name, tensor) if isinstance(tensor, torch.Tensor) else listing.inputs.append(node.name)
+            listing.constant(node.name, tensor) if isinstance(tensor, torch.Tensor) else listing.inputs.append(
+                node.name
+            )
         elif node.op == "get_attr":
             attribute: Any = module
             for word in str(node.target).split("."):
@@ -119,13 +121,20 @@ def _listing(module: torch.fx.GraphModule, name: str, held: Mapping[str, Any], d
                 for output, value in zip(outputs, values, strict=True):
                     _describe(listing, output, value)
             target = node.target
-            symbol = str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+            symbol = (
+                str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+            )
             path, source = _whence(node.meta)
             listing.operations.append(
                 Operation(symbol, given(node.args), given(node.kwargs), tuple(outputs), path, source)
             )
-        else:
-            raise InputError(f"{name}: the graph calls the {node.op[5:]} {node.target!r}, which is no operator of ATen")
+        else:  # a module or a method: what it computes is not known
+            path, source = _whence(node.meta)
+            listing.operations.append(
+                Operation(
+                    f"{node.op} {node.target}", given(node.args), given(node.kwargs), (Name(node.name),), path, source
+                )
+            )
     return listing
 
 
@@ -167,19 +176,17 @@ def _source(trace: Any) -> str | None:
 def read(path: str | os.PathLike[str]) -> Census:
     """The Census of a `.pt2` archive. Raises InputError where it is no such archive, or a damaged one."""
     what = os.fspath(path)
-    with Archive(path, what) as archive:
-        member = next((m for m in sorted(archive.names) if m.startswith("models/") and m.endswith(".json")), None)
+    with Archive(path, bare=True) as archive:
+        member = next((m for m in sorted(archive.members) if m.startswith("models/") and m.endswith(".json")), None)
         member = member or "serialized_exported_program.json"
-        if member not in archive:
+        if member not in archive.members:
             raise InputError(f"{what} is no torch.export archive: it has neither models/*.json nor {member}")
         try:
-            program = json.loads(archive.read(member))
+            program = table(archive.read(member, _MOST_JSON), f"{member} in {what}")
             return census(graph(_Program(program, archive, what).listing))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{what}: {member} is no JSON: {str(error)[:200]}") from error
-        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        except InputError:
+            raise
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             raise InputError(f"{what}: {member} is not laid out as torch.export writes it ({error!r:.200})") from error
 
 
@@ -232,7 +239,12 @@ class _Program:
         sizes = [n for n in shape if n is not None]
         count = int(np.prod(sizes, dtype=np.float64)) if len(sizes) == len(shape) else SMALL + 1
         member = f"{folder}/{entry['path_name']}"
-        if code is None or count > SMALL or member not in self.archive or not _contiguous(entry["tensor_meta"], sizes):
+        if (
+            code is None
+            or count > SMALL
+            or member not in self.archive.members
+            or not _contiguous(entry["tensor_meta"], sizes)
+        ):
             return None
         content = self.archive.read(member)
         if len(content) != count * np.dtype(code).itemsize:
@@ -246,7 +258,8 @@ class _Program:
         if not hasattr(self, "_configs"):
             self._configs: dict[str, dict[str, Any]] = {}
         if member not in self._configs:
-            self._configs[member] = json.loads(self.archive.read(member))["config"] if member in self.archive else {}
+            held = member in self.archive.members
+            self._configs[member] = table(self.archive.read(member), member)["config"] if held else {}
         return self._configs[member]
 
     def _operations(self, listing: Listing, part: Mapping[str, Any], depth: int) -> None:
@@ -299,8 +312,9 @@ def _contiguous(meta: Mapping[str, Any], sizes: list[int]) -> bool:
 
 def _argument(given: Mapping[str, Any], inner: Mapping[int, Listing]) -> Any:
     """A serialized argument: one tag and its value."""
-    tagged = {key: value for key, value in given.items() if value is not None or key == "as_none"}
-    ((kind, value),) = tagged.items() if len(tagged) == 1 else [("as_none", None)]
+    tagged = {key: value for key, value in given.items() if value is not None}
+    kind = next(iter(tagged), "as_none")
+    value: Any = tagged.get(kind)
     if kind in ("as_tensor", "as_custom_obj"):
         return Name(value["name"])
     if kind in ("as_tensors", "as_nested_tensors"):

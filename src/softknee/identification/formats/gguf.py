@@ -99,7 +99,11 @@ class _Header:
 
     def ends(self, size: int) -> None:
         if size > len(self.data) - self.at:
-            more = "its header is longer than any that is read" if len(self.data) == _HEADER else "it is cut off or damaged"
+            more = (
+                "its header is longer than any that is read"
+                if len(self.data) == _HEADER
+                else "it is cut off or damaged"
+            )
             raise InputError(f"{self.path} ends within its header, at byte {self.at}: {more}")
 
     def fits(self, count: int, each: int, what: str) -> None:
@@ -121,7 +125,9 @@ class _Header:
         if kind == _STRING:
             return self.string()
         if kind != _ARRAY or depth > 4:
-            raise InputError(f"{self.path} has a value of type {kind} at byte {self.at}, which is not known: it is damaged")
+            raise InputError(
+                f"{self.path} has a value of type {kind} at byte {self.at}, which is not known: it is damaged"
+            )
         (inner,) = self.take("I")
         count = self.length()
         if inner in _SCALARS:
@@ -160,7 +166,9 @@ def census(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
     sites = reading.sites()
     notes = [f"architecture {kind}; {reading.source} decides by it what runs"] if kind in reading.known else []
     if kind not in reading.known:
-        notes.append(f"the architecture {kind!r} is not in the table of {reading.source}: its activations are not known")
+        notes.append(
+            f"the architecture {kind!r} is not in the table of {reading.source}: its activations are not known"
+        )
     if any(site.activation and core(site.activation) in ("gelu_tanh", "quick_gelu") for site in sites):
         notes.append("on a CPU llama.cpp takes GELU from a table of float16, off by up to 3.9e-3")
     return Census(model, tuple(sites), executed=False, notes=tuple(notes), conflicts=tuple(reading.conflicts))
@@ -181,7 +189,9 @@ class _Reading:
         for block, parts in self._blocks().items():
             number = int(block.rpartition(".")[2])
             if any(part.startswith(("attn_q", "attn_k")) for part in parts):
-                sites.append(self._site(f"{block}.attn", "softmax", {}, "attention", "inferred", f"{self.source}: {self.kind}"))
+                sites.append(
+                    self._site(f"{block}.attn", "softmax", {}, "attention", "inferred", f"{self.source}: {self.kind}")
+                )
             for ending, place in _KINDS.items():
                 if f"ffn_up{ending}" in parts or f"ffn_gate_up{ending}" in parts:
                     sites.append(self._feedforward(f"{block}.{place}", number, ending, parts))
@@ -229,7 +239,9 @@ class _Reading:
                 op = self.from_string.get(said)
                 if op is None:
                     where = f"{key} = {said[:40]!r}"
-                    conflict = Conflict((f"{path}#0",), said[:40], usual, (key, self.source), "an unknown name falls back")
+                    conflict = Conflict(
+                        (f"{path}#0",), said[:40], usual, (key, self.source), "an unknown name falls back"
+                    )
                     self.conflicts.append(conflict)
                     return usual, "inferred", where, f"{self.source} does not know the name and runs {usual}"
                 return op, "declared", key, ""
@@ -241,7 +253,12 @@ class _Reading:
         runs = self.entry.get("runs")
         if isinstance(runs, Mapping):
             runs = runs["gated" if is_gated else "ungated"]
-        return runs, "inferred", f"{self.source}: {self.kind}", self.entry.get("note", "") if runs else "not in the table"
+        return (
+            runs,
+            "inferred",
+            f"{self.source}: {self.kind}",
+            self.entry.get("note", "") if runs else "not in the table",
+        )
 
     def _xielu(self, block: int) -> tuple[dict[str, float], str, str]:
         found = {}
@@ -274,8 +291,8 @@ class _Reading:
         layout: str | None = None, note: str = "",
     ) -> Site:  # fmt: skip
         return Site(
-            f"{path}#0", path, 0, name, settled(name) | parameters, evidence, "functional", where, role=role, measured=False, note=note,
-            layout=layout,
+            f"{path}#0", path, 0, name, settled(name) | parameters, evidence, "functional", where, role=role,
+            measured=False, note=note, layout=layout,
         )  # fmt: skip
 
 

@@ -19,8 +19,9 @@ from ...catalog.names import resolve
 from ...errors import InputError
 from ..census import Census, Conflict, Site
 from . import parsing, safetensors
+from .architectures import architectures
 from .gates import core, gated, settled
-from .tensors import FeedForward, Tensor, architectures, feedforwards
+from .tensors import FeedForward, Tensor, feedforwards
 
 # Keys that name the activation of the feed-forward blocks in one architecture or another
 KEYS = (
@@ -29,7 +30,7 @@ KEYS = (
 )  # fmt: skip
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers", "depth")
 _LAYERS = 4096  # more than this in one config is no model
-_SITES = 100_000
+_SITES = 20_000
 _CLIP_ALL = "a limit of 0 clamps gate and up to 0; where no clamp is meant, the key must be absent"
 
 
@@ -52,9 +53,13 @@ def from_config(settings: Mapping[str, Any], name: str = "config.json") -> Censu
     except RecursionError:
         raise InputError(f"{name} is nested too deeply to be a configuration") from None
     stated = settings.get("architectures")
-    title = stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else settings.get("model_type")
+    title = (
+        stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else settings.get("model_type")
+    )
     if not reading.sites and not reading.notes:
-        raise InputError(f"{name} says nothing of an activation: it has no model_type that is known, nor any of {', '.join(KEYS[:4])}")
+        raise InputError(
+            f"{name} says nothing of an activation: no model_type that is known, nor any of {', '.join(KEYS[:4])}"
+        )
     return Census(
         str(title or name), tuple(reading.sites), executed=False, notes=tuple(dict.fromkeys(reading.notes)),
         conflicts=tuple(reading.conflicts),
@@ -62,7 +67,7 @@ def from_config(settings: Mapping[str, Any], name: str = "config.json") -> Censu
 
 
 def against(census: Census, tensors: Mapping[str, Tensor]) -> Census:
-    """The Census with a conflict for each kind of block that the config calls gated and the tensors do not, or not so."""
+    """The Census, with a conflict for each kind of block that only one of config and tensors has as gated."""
     blocks = {b.path: b for b in feedforwards(tensors)}
     wrong: dict[tuple[str, str], list[str]] = {}
     matched = False
@@ -76,7 +81,13 @@ def against(census: Census, tensors: Mapping[str, Tensor]) -> Census:
             maps = f"{'a gated' if block.gated else 'an ungated'} block ({', '.join(block.names)})"
             wrong.setdefault((site.name, maps), []).append(site.key)
     conflicts = tuple(
-        Conflict(tuple(keys), name, maps, ("config.json", "safetensors"), "the weights are of another block than the config's")
+        Conflict(
+            tuple(keys),
+            name,
+            maps,
+            ("config.json", "safetensors"),
+            "the weights are of another block than the config's",
+        )
         for (name, maps), keys in wrong.items()
     )
     told = "; their names agree with it" if matched and not wrong else ""
@@ -216,7 +227,8 @@ class _Reading:
                 name, parameters = gated(name) or name, {}
         elif name is not None and name != row["is"]:
             parameters = {}
-        parameters = settled(name) | parameters
+        usual = settled(name)
+        parameters = usual | {k: v for k, v in parameters.items() if k in usual}
         role = "gate" if gate else row.get("role", "hidden")
         keys = []
         for path in self._paths(config, row):
@@ -232,9 +244,16 @@ class _Reading:
             limit = row["with"]["limit"]
             said = (f"{config.where}{limit}", self.source)
             self.conflicts.append(Conflict(tuple(keys), "limit 0", "a clamp to 0", said, _CLIP_ALL))
-        if keys and config.entry["model"] == "GemmaModel" and name == "geglu_tanh" and config.get("hidden_act") == ("gelu", True):
+        if (
+            keys
+            and config.entry["model"] == "GemmaModel"
+            and name == "geglu_tanh"
+            and config.get("hidden_act") == ("gelu", True)
+        ):
             said = (f"{config.where}hidden_act", self.source)
-            what = "Gemma was trained with the tanh form; an engine that takes hidden_act at its word runs the exact one"
+            what = (
+                "Gemma was trained with the tanh form; an engine that takes hidden_act at its word runs the exact one"
+            )
             self.conflicts.append(Conflict(tuple(keys), "gelu", "gelu_tanh", said, what))
 
     def _activation(self, config: _Config, row: Mapping[str, Any]) -> tuple[str | None, str, str, str]:
@@ -257,7 +276,9 @@ class _Reading:
                     self.conflicts.append(conflict)
         elif config.entry["model"] == "GemmaModel" and value == "gelu":
             ecosystem = "transformers.gemma"
-        evidence, where = ("declared", config.where + key) if given else ("inferred", f"{self.source}: {key} = {value!r}")
+        evidence, where = (
+            ("declared", config.where + key) if given else ("inferred", f"{self.source}: {key} = {value!r}")
+        )
         name = _resolved(value, ecosystem)
         if name is None:
             return None, evidence, where, f"{where} = {str(value)[:60]!r} is no activation that is known here"
@@ -293,7 +314,7 @@ class _Reading:
                 continue  # what transformers itself writes there
             name = _resolved(value, "transformers") or _resolved(value, "vllm")
             if name is not None and core(name) not in found:
-                reads = sorted(used & {k for k in KEYS})
+                reads = sorted(used & set(KEYS))
                 instead = f"{self.source}: {', '.join(reads) or config.entry['model']}"
                 what = f"{key} is ignored by {config.entry['model']}; an engine that reads it runs {name}"
                 names = ", ".join(dict.fromkeys(s.name for s in blocks))
@@ -317,8 +338,8 @@ class _Reading:
             for place in places if key == next(iter(given)) else [f"{prefix}{key}"]:
                 self.sites.append(
                     Site(
-                        f"{place}#0", place, 0, name, settled(name), "declared", "functional", where + key, measured=False,
-                        note=note, dtype=_dtype(settings),
+                        f"{place}#0", place, 0, name, settled(name), "declared", "functional", where + key,
+                        measured=False, note=note, dtype=_dtype(settings),
                     )
                 )  # fmt: skip
         names = {_resolved(v, "transformers") for k, v in given.items() if k != "feed_forward_proj"} - {None}
@@ -356,7 +377,9 @@ def _indices(config: _Config, rule: Mapping[str, Any] | None) -> Iterator[tuple[
     if "ragged" in rule:
         depths = config.each(rule["ragged"], 0)
         if not all(type(n) is int and 0 <= n <= _LAYERS for n in depths) or len(depths) > 64:
-            raise InputError(f"{config.where}{rule['ragged']} is {str(depths)[:60]}; it must be a list of numbers of blocks")
+            raise InputError(
+                f"{config.where}{rule['ragged']} is {str(depths)[:60]}; it must be a list of numbers of blocks"
+            )
         fixed = rule.get("at", [None, None])
         for i, depth in enumerate(depths):
             yield from (placed(i, j) for j in range(depth))

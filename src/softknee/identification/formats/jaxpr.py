@@ -81,8 +81,10 @@ def made_for_jax(function: object, example_inputs: Any) -> bool:
     items = example_inputs.values() if isinstance(example_inputs, Mapping) else example_inputs
     given = items if isinstance(example_inputs, (tuple, list, Mapping)) else (example_inputs,)
     leaves = jax.tree.leaves(list(given))
-    return bool(leaves) and all(isinstance(leaf, (jax.Array, np.ndarray, float, int)) for leaf in leaves) and any(
-        isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves
+    return (
+        bool(leaves)
+        and all(isinstance(leaf, (jax.Array, np.ndarray, float, int)) for leaf in leaves)
+        and any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)
     )
 
 
@@ -106,9 +108,7 @@ class _Reading:
                 self._constant(value, leaf)
         outputs = self._inline(closed, given, "", 0)
         nodes, outputs = _with_softmax(self.nodes, outputs)
-        return Graph(
-            self.name, tuple(nodes), tuple(inputs), tuple(outputs), self.constants, self.weights, self.shapes
-        )
+        return Graph(self.name, tuple(nodes), tuple(inputs), tuple(outputs), self.constants, self.weights, self.shapes)
 
     def _fresh(self, variable: Any) -> str:
         value = f"v{self.count}"
@@ -144,17 +144,27 @@ class _Reading:
 
         for equation in jaxpr.eqns:
             operands = [value(item) for item in equation.invars]
-            path = _joined(scope, str(equation.source_info.name_stack))
+            path = _scoped(scope, str(equation.source_info.name_stack))
             source = _source(equation) or caller
             inner, passed = _called(equation, operands)
             if inner:
-                results = [self._inline(each, passed, path, depth + 1, source) for each in inner][-1]
-                held.update(zip(equation.outvars, results[len(results) - len(equation.outvars) :], strict=True))
+                results = [self._inline(each, passed, path, depth + 1, source) for each in inner]
+                held.update(zip(equation.outvars, self._joined(equation, results, path), strict=True))
                 continue
             outputs = tuple(self._fresh(variable) for variable in equation.outvars)
             held.update(zip(equation.outvars, outputs, strict=True))
             self._node(equation, operands, outputs, path, source)
         return [value(item) for item in jaxpr.outvars]
+
+    def _joined(self, equation: Any, results: list[list[str]], path: str) -> list[str]:
+        """The results of a call, or (of several branches) values that are made of each branch's."""
+        count = len(equation.outvars)
+        if len(results) == 1:
+            return results[0][len(results[0]) - count :]
+        outputs = [self._fresh(variable) for variable in equation.outvars]
+        for output, given in zip(outputs, zip(*results, strict=True), strict=True):
+            self.nodes.append(Node(f"cond_{len(self.nodes)}", "cond", given, (output,), "other", path=path))
+        return outputs
 
     def _node(
         self, equation: Any, operands: list[str], outputs: tuple[str, ...], path: str, source: str | None
@@ -222,7 +232,7 @@ def _real(array: Any) -> bool:
     return kind.startswith(("float", "bfloat", "int", "uint", "bool"))
 
 
-def _joined(scope: str, stack: str) -> str:
+def _scoped(scope: str, stack: str) -> str:
     words = [w for w in stack.split("/") if w and "(" not in w]
     return ".".join([*filter(None, [scope]), *words])
 
@@ -233,7 +243,9 @@ def _source(equation: Any) -> str | None:
     here = os.getcwd().rstrip("/") + "/"
     for frame in traceback.frames if traceback is not None else ():
         file = frame.file_name.replace("\\", "/")
-        if not file.startswith("<") and not any(f"/{p}/" in file for p in ("jax", "jaxlib", "flax", "haiku", "equinox")):
+        if not file.startswith("<") and not any(
+            f"/{p}/" in file for p in ("jax", "jaxlib", "flax", "haiku", "equinox")
+        ):
             name = file[len(here) :] if file.startswith(here) else file.rpartition("/")[2]
             return f"{name}:{frame.line_num}"
     return None
@@ -253,7 +265,7 @@ def _with_softmax(nodes: list[Node], outputs: list[str]) -> tuple[list[Node], li
         return node
 
     def _varying(node: Node) -> str:
-        return next((v for v in node.inputs if v in made), "") if node.inputs else ""  # type: ignore[return-value]
+        return next((v for v in node.inputs if v in made), "") if node.inputs else ""
 
     def root(value: str | None) -> str | None:
         """The value itself, back through casts."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ...catalog.names import resolve
@@ -18,7 +17,7 @@ from . import parsing
 from .gates import settled
 
 _DEPTH = 50  # of nested models
-_SITES = 100_000
+_SITES = 20_000
 _NESTED = ("layer", "forward_layer", "backward_layer", "cell")  # what a wrapper wraps
 _ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention", "Attention", "AdditiveAttention")
 _GATED = ("recurrent_activation",)
@@ -107,7 +106,9 @@ class _Reading:
             call += 1
         package, registered = described.get("module"), described.get("registered_name")
         if isinstance(package, str) and not package.startswith(("keras", "tensorflow")) and registered is not None:
-            self.notes.append(f"{path or kind} is a layer of somebody's own ({package}.{kind}): what its code calls is not seen")
+            self.notes.append(
+                f"{path or kind} is a layer of somebody's own ({package}.{kind}): what its code calls is not seen"
+            )
 
     def _named(self, value: Any, depth: int = 0) -> tuple[str | None, dict[str, float], str]:
         """(entry, parameters, note) of an activation as a layer holds it: a name, a function, a layer."""
@@ -120,7 +121,7 @@ class _Reading:
                 if isinstance(own, str) and own not in ("builtins", "keras.activations", "keras.ops"):
                     return None, {}, f"a function of somebody's own: {own}.{inner}"[:120]
                 return self._resolved(inner)
-            if kind == "__lambda__":
+            if kind in ("__lambda__", None) or "value" in value or "code" in value:
                 return None, {}, "a lambda is code, which is not run"
             if isinstance(kind, str) and isinstance(inner, Mapping):
                 for found in _of_class(kind, inner, self.old):
@@ -149,8 +150,8 @@ class _Reading:
             raise InputError(f"there are more than {_SITES} activations: this is no model")
         self.sites.append(
             Site(
-                f"{path}#{call}", path, call, name, parameters, "declared", "module", f"{self.source}: {where}", role=role,
-                measured=False, note=note, dtype=dtype,
+                f"{path}#{call}", path, call, name, parameters, "declared", "module", f"{self.source}: {where}",
+                role=role, measured=False, note=note, dtype=dtype,
             )
         )  # fmt: skip
 
@@ -164,7 +165,9 @@ def _ends(config: Mapping[str, Any], layers: list[Any]) -> set[int]:
     return {
         i
         for i, layer in enumerate(layers)
-        if isinstance(layer, Mapping) and isinstance(layer.get("config"), Mapping) and layer["config"].get("name") in names
+        if isinstance(layer, Mapping)
+        and isinstance(layer.get("config"), Mapping)
+        and layer["config"].get("name") in names
     }
 
 
@@ -187,8 +190,9 @@ def _of_class(kind: str, config: Mapping[str, Any], old: bool) -> Iterator[tuple
         return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
     if kind == "ReLU":
-        slope, top, threshold = number("negative_slope", 0.0) or 0.0, number("max_value", None), number("threshold", 0.0) or 0.0
-        yield _rectifier(slope, top, threshold)
+        yield _rectifier(
+            number("negative_slope", 0.0) or 0.0, number("max_value", None), number("threshold", 0.0) or 0.0
+        )
     elif kind == "LeakyReLU":
         slope = number("negative_slope", None)
         slope = number("alpha", 0.3) if slope is None else slope  # Keras 2's word

@@ -310,8 +310,17 @@ class _Flat:
         if node.op_type == "Dropout":
             outputs = outputs[:1]  # its mask is for training
         named = tuple(out for out in outputs if out)
-        if node.op_type == "MatMulInteger" or node.op_type.startswith("ConvInteger"):
-            given = given[:2]
+        held = given[0] in self.constants or given[0] in self.weights if given else False
+        if node.op_type in _INDEXED or (node.op_type == "Gather" and not held):
+            if held and node.op_type in _VIEWS and given[0] in self.constants:
+                self.constants.update(dict.fromkeys(named, self.constants[given[0] or ""]))
+                return
+            if held and node.op_type == "DequantizeLinear" and all(name in self.constants for name in given if name):
+                code, scale, *zero = (np.ravel(self.constants[name])[:1].astype(float) for name in given if name)
+                value = (code - (zero[0] if zero else 0.0)) * scale
+                self.constants.update(dict.fromkeys(named, np.asarray(value, np.float32)))
+                return
+            given = given[:1]  # sizes, indices, scales: not what moves
         self.nodes.append(Node(
             name, node.op_type, tuple(given), named, said["kind"], said.get("evaluate"), declared=said.get("declared"),
             applies=said.get("applies", ()), note=said.get("note", ""), halves=halves, **common,
@@ -417,8 +426,10 @@ class _Flat:
             return ("first", "second")
         if node.op_type == "Slice":
             cut = [self._numbers(settings, given, k, i) for k, i in (("starts", 1), ("ends", 2), ("steps", 4))]
-            start, end, step = ([1] if c is None and i == 2 else c for i, c in enumerate(cut))
-            if start is None or end is None or step is None or not len(start) == len(end) == len(step) == 1:
+            start, _, step = ([1] if c is None and i == 2 else c for i, c in enumerate(cut))
+            if step == [1] and start is None:
+                return ("second",)  # from where the other half ends, which is computed
+            if start is None or step is None or not len(start) == len(step) == 1:
                 return ()
             if step[0] == 2 and start[0] in (0, 1):
                 return ("odd" if start[0] else "even",)
@@ -517,6 +528,8 @@ _RESHAPES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Transpose"
 _ATTENTION = {"Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention", "PackedMultiHeadAttention",
               "QAttention", "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "SparseAttention",
               "LongformerAttention", "PagedAttention", "DecoderAttention"}  # fmt: skip
+_VIEWS = {"Identity", "Cast", "CastLike", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+_INDEXED = {*_VIEWS, "Slice", "Split", "Expand", "Tile", "Dropout", "QuantizeLinear", "DequantizeLinear", "Transpose"}
 # Of the names that ONNX has for catalog entries, those that are parts of much else
 _PARTS = {"Identity", "Sin", "Exp", "Abs", "Atan", "Erf", "Softmax", "LogSoftmax"}
 

@@ -11,8 +11,9 @@ import os
 import struct
 import zipfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...errors import InputError
 
@@ -69,31 +70,66 @@ def table(data: bytes, what: str) -> dict[str, Any]:
 
 
 class Archive:
-    """The members of a zip file by name. Raises InputError where it is damaged."""
+    """The members of a zip file by name. Raises InputError where it is damaged, or lists more than any model has.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    what: how errors name it, by default its path. bare: names without the one folder that all members lie in.
+    """
+
+    def __init__(
+        self, file: str | os.PathLike[str] | IO[bytes], what: str | None = None, *, bare: bool = False
+    ) -> None:
+        self.what = what if what is not None else str(file)
         try:
-            with zipfile.ZipFile(path) as archive:
-                self.members = {info.filename: info for info in archive.infolist()}
+            count = _listed(file)
+            if count > _MOST_MEMBERS:
+                raise InputError(f"{self.what} lists {count:,} members; more than {_MOST_MEMBERS:,} are no model")
+            self._zip = zipfile.ZipFile(file)
         except _DAMAGE as error:
-            raise InputError(f"{path} is a damaged zip archive: {error}") from None
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.what} is a damaged zip archive: {error}") from None
+        self.members = {info.filename: info for info in self._zip.infolist()}
+        folders = {name.partition("/")[0] for name in self.members}
+        if bare and len(folders) == 1 and len(self.members) > 1:
+            self.members = {name.partition("/")[2]: info for name, info in self.members.items()}
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
 
     def read(self, name: str, limit: int = LIMIT) -> bytes:
         """One member, whose unpacked size is held against `limit` both as stated and as found."""
         info = self.members.get(name)
         if info is None:
-            raise InputError(f"{self.path} has no member {name!r}")
+            raise InputError(f"{self.what} has no member {name!r}")
         if info.file_size > limit:
-            raise InputError(f"{name} in {self.path} has {info.file_size} bytes, more than the {limit} that are read")
+            raise InputError(f"{name} in {self.what} has {info.file_size} bytes, more than the {limit} that are read")
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(info) as member:
+            with self._zip.open(info) as member:
                 data = member.read(limit + 1)
         except _DAMAGE as error:
-            raise InputError(f"{name} in {self.path} is damaged: {error}") from None
+            raise InputError(f"{name} in {self.what} is damaged: {error}") from None
         if len(data) > limit:
-            raise InputError(f"{name} in {self.path} unpacks to more than the {limit} bytes that are read")
+            raise InputError(f"{name} in {self.what} unpacks to more than the {limit} bytes that are read")
         return data
+
+
+_MOST_MEMBERS = 100_000
+
+
+def _listed(file: str | os.PathLike[str] | IO[bytes]) -> int:
+    """How many members a zip file says it has, before its directory is read; 0 where that is not found."""
+    with open(file, "rb") if isinstance(file, (str, os.PathLike)) else nullcontext(file) as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - 66_000))
+        tail = stream.read()
+    at = tail.rfind(b"PK\x06\x06")  # the long record, of a large archive
+    if at >= 0:
+        return int.from_bytes(tail[at + 32 : at + 40], "little")
+    at = tail.rfind(b"PK\x05\x06")
+    return int.from_bytes(tail[at + 10 : at + 12], "little") if at >= 0 else 0
 
 
 _DAMAGE = (

@@ -74,7 +74,9 @@ def header(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} has {size} bytes; a safetensors file has at least 10")
     (length,) = struct.unpack("<Q", start)
     if length > size - 8:
-        raise InputError(f"{path} says that its header has {length} bytes, the file has {size}: it is cut off or damaged")
+        raise InputError(
+            f"{path} says that its header has {length} bytes, the file has {size}: it is cut off or damaged"
+        )
     if length > parsing.LIMIT:
         raise InputError(f"the header of {path} has {length} bytes, more than the {parsing.LIMIT} that are read")
     found = parsing.table(parsing.beginning(path, 8 + length)[8:], f"the header of {path}")

@@ -8,14 +8,13 @@ this name and kind: one activation if they all agree, otherwise the candidates w
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 
 from ..census import Candidate, Census, Site
+from .architectures import architectures
 from .gates import core, gated
 
 # (what feeds the gate, what feeds the other half, what follows), then (one map for both, or for the only one; what
@@ -67,9 +66,9 @@ def feedforwards(tensors: Mapping[str, Tensor]) -> list[FeedForward]:
             held.setdefault(place, {})[child] = tensor.shape
         outer, _, inner = place.rpartition(".")
         if f"{inner}.{child}" in ("intermediate.dense", "output.dense"):
-            held.setdefault(outer, {})[f"{inner}.{child}"] = tensor.shape if len(tensor.shape) > 1 else held.get(
-                outer, {}
-            ).get(f"{inner}.{child}", ())
+            held.setdefault(outer, {})[f"{inner}.{child}"] = (
+                tensor.shape if len(tensor.shape) > 1 else held.get(outer, {}).get(f"{inner}.{child}", ())
+            )
     found = []
     for place, children in held.items():
         block = _block(place, children)
@@ -109,7 +108,9 @@ def census(model: str, tensors: Mapping[str, Tensor], source: str) -> Census:
         kind = "gated" if block.gated else "not gated"
         what = f"{kind}: it has {', '.join(block.names)}"
         if not alone:
-            what += "; the names do not tell which function" + ("" if likely else ", and no architecture is known that has them")
+            what += "; the names do not tell which function" + (
+                "" if likely else ", and no architecture is known that has them"
+            )
         sites.append(
             Site(
                 f"{block.path}#0", block.path, 0, likely[0].activation if alone else None, {}, "inferred", "functional",
@@ -135,7 +136,11 @@ def _learnable(tensors: Mapping[str, Tensor], source: str) -> list[Site]:
     for place, leaves in held.items():
         if {"alpha_p", "alpha_n"} <= leaves.keys():
             name = "xielu"
-        elif not _ACTIVATION.search(place) or not leaves or any(len([n for n in s if n != 1]) > 1 for s in leaves.values()):
+        elif (
+            not _ACTIVATION.search(place)
+            or not leaves
+            or any(len([n for n in s if n != 1]) > 1 for s in leaves.values())
+        ):
             continue
         elif leaves.keys() == {"weight"}:
             name = "prelu"
@@ -184,9 +189,3 @@ def _counts(is_gated: bool) -> dict[str, Counter[str]]:
                 for name in {place, place.removesuffix(".intermediate")}:
                     found.setdefault(name, Counter())[row["is"]] += 1
     return found
-
-
-@functools.cache
-def architectures() -> dict:
-    """What tools/architectures.py derived of each model type of transformers."""
-    return json.loads(resources.files(__package__).joinpath("huggingface.json").read_text(encoding="utf-8"))

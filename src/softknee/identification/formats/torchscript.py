@@ -16,9 +16,10 @@ import math
 import operator as builtin_operators
 import os
 import pickletools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ import torch
 from ...errors import InputError
 from ..census import Census
 from ..graphs import SMALL, census
-from .archives import Archive
 from .aten import Listing, Name, Operation, graph, names
+from .parsing import Archive
 
 _MOST_CODE = 1 << 22  # characters parsed
 _MOST_PICKLE = 1 << 22  # bytes
-_MOST_STEPS = 300_000
+_MOST_STORAGE = 1 << 22  # bytes of a storage that small constants are taken from
+_MOST_STEPS = 200_000
 _MOST_ITEMS = 10_000
 _DEPTH = 60
 _STORAGES = {
@@ -54,15 +56,15 @@ def identify(module: torch.jit.ScriptModule | torch.jit.ScriptFunction) -> Censu
         raise InputError(f"the TorchScript module cannot be saved: {str(error)[:300]}") from error
     buffer.seek(0)
     name = getattr(module, "original_name", None) or getattr(module, "name", None) or type(module).__name__
-    with Archive(buffer, str(name)) as archive:
+    with Archive(buffer, str(name), bare=True) as archive:
         return _census(archive, str(name))
 
 
 def read(path: str | os.PathLike[str]) -> Census:
     """The Census of an archive of `torch.jit.save`. Raises InputError where it is none, or a damaged one."""
     what = os.fspath(path)
-    with Archive(path, what) as archive:
-        if "data.pkl" not in archive or not any(name.startswith("code/") for name in archive.names):
+    with Archive(path, bare=True) as archive:
+        if "data.pkl" not in archive.members or not any(name.startswith("code/") for name in archive.members):
             raise InputError(f"{what} is no TorchScript archive: it has no data.pkl, or no code")
         return _census(archive, os.path.basename(what))
 
@@ -126,8 +128,8 @@ def unpickled(content: bytes, folder: str) -> Any:
         del stack[at:]
         return items
 
-    for opcode, argument, _ in pickletools.genops(content):
-        name = opcode.name
+    for opcode, operand, _ in pickletools.genops(content):
+        name, argument = opcode.name, cast(Any, operand)
         if name in ("PROTO", "FRAME"):
             continue
         if name == "STOP":
@@ -153,9 +155,9 @@ def unpickled(content: bytes, folder: str) -> Any:
             stack.append(tuple(popped()))
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(name[-1])
-            items = tuple(stack[-count:])
+            held = tuple(stack[-count:])
             del stack[-count:]
-            stack.append(items)
+            stack.append(held)
         elif name in ("EMPTY_LIST", "EMPTY_DICT"):
             stack.append([] if name == "EMPTY_LIST" else {})
         elif name in ("APPENDS", "APPEND"):
@@ -214,12 +216,12 @@ def _made(kind: Any, arguments: Any) -> Any:
 # -- code
 
 
-class _Return(Exception):  # noqa: N818
+class _Return(Exception):
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
-class _Raised(Exception):  # noqa: N818
+class _Raised(Exception):
     """The code raises an exception here."""
 
 
@@ -262,6 +264,7 @@ _COMPARISONS = {ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.
                 ast.Is: "__is__", ast.IsNot: "__isnot__"}  # fmt: skip
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv",
            ast.Mod: "remainder", ast.Pow: "pow"}  # fmt: skip
+_TRUTHS = {"eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "isnan", "isinf", "isfinite"}
 # Numbers that only a run tells
 _SIZES = {"size", "dim", "numel", "len", "item", "Int", "Float", "Bool", "ScalarImplicit", "FloatImplicit",
           "IntImplicit", "is_floating_point", "stride", "sym_size"}  # fmt: skip
@@ -283,7 +286,9 @@ class _Script:
         if not isinstance(root, _Object):
             raise InputError(f"{archive.what}: its data is no module")
         self.root = root
-        constants = archive.read("constants.pkl", _MOST_PICKLE) if "constants.pkl" in archive else b"\x80\x02).."
+        constants = (
+            archive.read("constants.pkl", _MOST_PICKLE) if "constants.pkl" in archive.members else b"\x80\x02).."
+        )
         self.constants = unpickled(constants, "constants")
         self._paths(root, "", 0)
 
@@ -334,13 +339,15 @@ class _Script:
             self.parsed += len(text)
             if self.parsed > _MOST_CODE:
                 raise InputError(f"{self.archive.what}: more than {_MOST_CODE:,} characters of code")
-            tree = ast.parse(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python about the text
+                tree = ast.parse(text)
             self.files[home] = {s.name: s for s in tree.body if isinstance(s, (ast.ClassDef, ast.FunctionDef))}
         return self.files[home]
 
     def _class(self, kind: str) -> ast.ClassDef | None:
         home, _, name = kind.rpartition(".")
-        if f"code/{home.replace('.', '/')}.py" not in self.archive:
+        if f"code/{home.replace('.', '/')}.py" not in self.archive.members:
             return None
         found = self._definitions(home).get(name)
         return found if isinstance(found, ast.ClassDef) else None
@@ -365,7 +372,13 @@ class _Script:
             raise InputError(f"{self.archive.what}: its code takes more than {_MOST_STEPS:,} steps to follow")
 
     def _inline(
-        self, function: ast.FunctionDef, given: list[Any], keywords: dict[str, Any], owner: _Object, depth: int, home: str
+        self,
+        function: ast.FunctionDef,
+        given: list[Any],
+        keywords: dict[str, Any],
+        owner: _Object,
+        depth: int,
+        home: str,
     ) -> Any:
         """What a function returns, its operations listed as those of `owner`'s forward."""
         if depth > _DEPTH:
@@ -401,11 +414,10 @@ class _Script:
         count = math.prod(stored.size)
         width = np.dtype(code).itemsize
         reach = stored.offset + 1 + sum((n - 1) * s for n, s in zip(stored.size, stored.stride, strict=True))
-        if not 0 < count <= SMALL or reach > 16 * SMALL or stored.member not in self.archive:
+        info = self.archive.members.get(stored.member)
+        if not 0 < count <= SMALL or info is None or not reach * width <= info.file_size <= _MOST_STORAGE:
             return None
-        content = self.archive.read(stored.member) if self.archive.size(stored.member) <= 16 * SMALL * width else b""
-        if len(content) < reach * width:
-            return None
+        content = self.archive.read(stored.member, _MOST_STORAGE)
         flat = np.frombuffer(content[: len(content) // width * width], dtype=code)
         if code == "<u2":
             flat = (flat.astype("<u4") << 16).view("<f4")
@@ -465,6 +477,8 @@ class _Script:
             codes = [g for g in given[1:3] if type(g) is int] if word != "type_as" else []
             if codes and codes[0] in _DTYPES:
                 self.list.dtypes[output] = _DTYPES[codes[0]]
+        if word in _TRUTHS:
+            self.list.dtypes[output] = "bool"
         self.makers[output] = len(self.list.operations)
         spelt = "aten." + target.removeprefix("torch.") if target.startswith("torch.") else target
         spelt = spelt.replace("ops.aten.", "aten.")
@@ -681,9 +695,10 @@ class _Frame:
         """A constant of a module's class: `negative_slope : Final[float] = 0.2`."""
         body = self.script._class(owner.kind)
         for statement in body.body if body is not None else ():
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                if statement.target.id == name and statement.value is not None:
-                    return self.value(statement.value)
+            if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+                continue
+            if statement.target.id == name and statement.value is not None:
+                return self.value(statement.value)
         return _Method(owner, name)
 
     def _item(self, owner: Any, index: ast.expr) -> Any:
@@ -735,7 +750,9 @@ class _Frame:
         if isinstance(found, ast.FunctionDef):
             return self.script._inline(found, given, keywords, self.owner, self.depth + 1, home)
         if isinstance(found, ast.ClassDef):  # a named tuple, or an object of the user's own
-            fields = [s.target.id for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+            fields = [
+                s.target.id for s in found.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+            ]
             return _Object(name, dict(zip(fields, given, strict=False)))
         raise InputError(f"{self.script.archive.what}: its code calls {name}, which is not there")
 

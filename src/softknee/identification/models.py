@@ -26,14 +26,20 @@ def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
     model: a module (a compiled or DataParallel one stands for the module inside), or a function of one tensor, which
-        is matched by behaviour. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
-        model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
-        them nothing is executed: only what modules declare is known, and the Census says so.
+        is matched by behaviour, or an onnx.ModelProto, whose graph is read. example_inputs: a tensor, a tuple of
+        arguments, or a dict of keyword arguments; the model is run on copies of them once, in eval mode, without
+        gradients, and is afterwards what it was. Without them nothing is executed: only what modules declare is known,
+        and the Census says so.
 
     Not folded: convolutions. Not looked into: TorchScript, and what a fused kernel computes (declared instead).
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.
     """
     if not isinstance(model, nn.Module):
+        if type(model).__name__ == "ModelProto" and hasattr(model, "graph"):
+            from .formats import onnx
+
+            proto: Any = model
+            return onnx.identify(proto)
         if callable(model) and not isinstance(model, type):
             return _of_function(model)
         got = f"the class {model.__name__}: make one" if isinstance(model, type) else type(model).__name__

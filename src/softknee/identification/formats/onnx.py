@@ -32,7 +32,8 @@ from ..reading import GATES
 if TYPE_CHECKING:
     import onnx
 
-_MOST_NODES = 100_000
+_MOST_NODES = 200_000
+_MOST_INLINED = 40_000
 _DEEPEST = 32
 _DOMAINS = ("", "ai.onnx")
 _MICROSOFT = "com.microsoft"
@@ -243,9 +244,10 @@ class _Flat:
         if depth > _DEEPEST:
             raise InputError(f"{self.name}: functions and subgraphs are nested more than {_DEEPEST} deep")
         for node in self._ordered(list(nodes), scope):
-            self.laid += 1
-            if self.laid > _MOST_NODES:
-                raise InputError(f"{self.name}: more than {_MOST_NODES} nodes, functions and subgraphs laid out")
+            self.laid += 1 if depth else 0
+            if self.laid > _MOST_INLINED or len(self.nodes) > _MOST_NODES:
+                most = f"{_MOST_INLINED} in functions and subgraphs" if self.laid > _MOST_INLINED else f"{_MOST_NODES}"
+                raise InputError(f"{self.name}: more than {most} nodes")
             self._add(node, scope, prefix, depth, attributes, path)
 
     def _ordered(self, nodes: list[onnx.NodeProto], scope: Mapping[str, str]) -> Iterator[onnx.NodeProto]:

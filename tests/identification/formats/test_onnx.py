@@ -291,7 +291,7 @@ def test_contradictions(made, says):
 
 
 def test_bombs_end_early():
-    """Functions that call themselves or double at each step, and copies of copies."""
+    """Functions that call themselves or double at each step"""
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("local", 1)]
     loop = helper.make_function("local", "f", ["x"], ["y"], [node("y = f x", domain="local")], opsets)
     double = [
@@ -303,12 +303,10 @@ def test_bombs_end_early():
     ]  # fmt: skip
     last = helper.make_function("local", "f24", ["x"], ["y"], [node("y = Relu x")], opsets)
     idle = helper.make_function("local", "f24", ["x"], ["x"], [], opsets)
-    long = model(*[node(f"a{i} = Identity {f'a{i - 1}' if i else 'x'}") for i in range(3000)], node("y = Relu a2999"))
     for made in (
         model(node("y = f x", domain="local"), functions=[loop], domains=["local"]),
         model(node("y = f0 x", domain="local"), functions=[*double, last], domains=["local"]),
         model(node("y = f0 x", domain="local"), functions=[*double, idle], domains=["local"]),
-        long,
     ):
         began = time.perf_counter()
         with pytest.raises(InputError, match="deep|more than"):

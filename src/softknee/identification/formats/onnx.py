@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import onnx
 
 _MOST_NODES = 200_000
-_MOST_INLINED = 40_000
+_MOST_INLINED = 30_000
 _DEEPEST = 32
 _DOMAINS = ("", "ai.onnx")
 _MICROSOFT = "com.microsoft"

@@ -165,7 +165,7 @@ class Regions:
         for roots, steps in products.items():
             if not all(self.fed(root) for root in roots):
                 continue
-            for step in reversed(steps):
+            for step in reversed(steps[-_MOST_STEPS:]):
                 first, second = sorted(roots)
                 inside = self._between((first, second), step.outputs[0], pairs)
                 found = self.match((first, second), step.outputs[0], inside) if inside else None

@@ -36,8 +36,8 @@ _CONVOLUTIONS = ("conv", "Conv")
 def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any = None) -> Census:
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
-    model: a module (a compiled or DataParallel one stands for the module inside), or a function of one tensor, which
-        is matched by behaviour. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
+    model: a module (a compiled or DataParallel one stands for the module inside), or a function of one tensor (or of
+        NumPy arrays, or of floats), which is matched by behaviour. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
         model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
         them nothing is executed: only what modules declare is known, and the Census says so.
 
@@ -132,11 +132,11 @@ def _of_function(function: Callable[..., torch.Tensor]) -> Census:
             qualified(function), measured=False, definition=own,
         )  # fmt: skip
         return Census(name, (site,), executed=False)
-    with torch.random.fork_rng(devices=[]):
-        found = match(function)
+    # by itself it may be any of them; what is cut out of a forward is more often a part of something else
+    found = match(function, activations=catalog.activations())
     site = Site(
         f"{name}#0", name, 0, found.activation, found.parameters if found.activation else {}, "inferred", "functional",
-        qualified(function), measured=False, note=_note(found),
+        qualified(function), measured=False, note=_note(found), candidates=found.candidates,
     )  # fmt: skip
     return Census(name, (site,))
 
@@ -193,7 +193,10 @@ def _settle(site: Site, entry: Entry, symbol: Callable[..., torch.Tensor]) -> Si
         return replace(site, activation=None, note=f"{entry.name}: {error}")
     if found.activation is None:
         return replace(site, activation=None, note=f"{entry.name}: {found.describe()}")
-    return replace(site, activation=found.activation, parameters=found.parameters, evidence="inferred", note=found.note)
+    return replace(
+        site, activation=found.activation, parameters=found.parameters, evidence="inferred", note=found.note,
+        candidates=found.candidates,
+    )  # fmt: skip
 
 
 def _recurrent(path: str, module: nn.Module) -> list[Site]:

@@ -18,6 +18,7 @@ from .matching.sampling import gated_probes, probes
 SAME = 1e-9
 LARGE = 1e4  # a parameter beyond stands for a limit, not for a value
 
+
 class Duplicate(NamedTuple):
     """`activation` at its defaults is `other` with `parameters` (what is not named at its default)."""
 

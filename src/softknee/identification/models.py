@@ -37,9 +37,10 @@ def identify(model: nn.Module | Callable[..., torch.Tensor], example_inputs: Any
     """The activation sites of `model`, its head, blocks, affine maps, and affine maps that are one.
 
     model: a module (a compiled or DataParallel one stands for the module inside), or a function of one tensor (or of
-        NumPy arrays, or of floats), which is matched by behaviour. example_inputs: a tensor, a tuple of arguments, or a dict of keyword arguments; the
-        model is run on copies of them once, in eval mode, without gradients, and is afterwards what it was. Without
-        them nothing is executed: only what modules declare is known, and the Census says so.
+        NumPy arrays, or of floats), which is matched by behaviour. example_inputs: a tensor, a tuple of arguments, or
+        a dict of keyword arguments; the model is run on copies of them once, in eval mode, without gradients, and is
+        afterwards what it was. Without them nothing is executed: only what modules declare is known, and the Census
+        says so.
 
     Not folded: convolutions. Not looked into: TorchScript, and what a fused kernel computes (declared instead).
     Raises InputError for a model that cannot be run on these inputs, with the module in which it failed.

@@ -150,18 +150,20 @@ def _matched(
     if not candidates:
         return Match(None, note=f"there is no {kind} activation to compare with")
     comparing = _Comparing(points, values, precision, sampler)
-    if precision.itemsize >= 4:
-        found = comparing.exactly(candidates)
-        if found.activation is not None:
-            return found
-        grid = rounding.carried(points, values)
-    else:
-        grid, found = rounding.GRIDS[precision], None
-    if grid is not None:
-        likely = comparing.likely(candidates, grid)
-        if likely.activation is not None or found is None:
-            return likely
-    return found
+    if precision in rounding.GRIDS:
+        return comparing.likely(candidates, rounding.GRIDS[precision])
+    found = comparing.exactly(candidates)
+    if found.activation is not None:
+        return found
+    likely = None
+    half, codes = rounding.carried(points, values), rounding.coded(points[0], values) if len(points) == 1 else None
+    if half is not None:
+        likely = comparing.likely(candidates, half)
+    elif codes is not None:
+        grid, kept = codes
+        within = _Comparing((points[0][kept],), values[kept], precision, None)
+        likely = within.likely(candidates, grid)
+    return found if likely is None or likely.activation is None else likely
 
 
 @functools.lru_cache(maxsize=16)
@@ -173,6 +175,13 @@ def _in_order(known: tuple[Any, ...]) -> tuple[Any, ...]:
         (a for a in known if not a.stochastic),
         key=lambda a: (_rare(a), len(a.parameters), sum(p.learnable for p in a.parameters.values()), not a.core),
     ))  # fmt: skip
+
+
+def _remoteness(activation: Any, found: Match) -> float:
+    """By what the nearest of those that do not fit is chosen. One with parameters must be nearer by a factor of 5 for
+    each, one that is not of the core by 1.5: a tanh that ends at 1.04 is near tanh, not near 1.04·tanh."""
+    fitted = len(roles(activation).smooth) if activation.parameters else 0
+    return found.distance * 5.0**fitted * (1.0 if activation.core else 1.5)
 
 
 def _rare(activation: Any) -> bool:
@@ -223,8 +232,7 @@ class _Comparing:
     # -- to within the rounding of float64 or float32
 
     def exactly(self, candidates: Sequence[Any]) -> Match:
-        """The first of `candidates` that fits; if none, the nearest. A neighbour with parameters must be nearer by a
-        factor of 5 for each of them: a tanh that ends at 1.04 is near tanh, not 1.04·tanh."""
+        """The first of `candidates` that fits; if none, the nearest."""
         data = Data(self.points, self.values, self.magnitude)
         turned = Data(self.points[::-1], self.values, self.magnitude)
         straight = len(self.points) == 1 and self.straight()
@@ -245,7 +253,7 @@ class _Comparing:
                 )  # fmt: skip
                 if fits:
                     return found
-                score = found.distance * 5.0 ** len(roles(activation).smooth if activation.parameters else ())
+                score = _remoteness(activation, found)
                 if nearest is None or score < nearest[0]:
                     nearest = score, found
         if nearest is None:
@@ -272,6 +280,8 @@ class _Comparing:
         if not self.fits(activation, given, fit.parameters):
             return fit.parameters, False
         parameters = self.short(activation, given, fit)
+        if parameters is None:
+            return None, False
         if roles(activation).jumps:
 
             def agree(points: tuple[np.ndarray, ...], values: np.ndarray, tried: dict[str, float]) -> bool:
@@ -291,15 +301,20 @@ class _Comparing:
             if not self.fits(activation, given, fit.parameters):
                 return None, False
             parameters = self.short(activation, given, fit)
+            if parameters is None:
+                return None, False
         return parameters, True
 
-    def short(self, activation: Any, given: tuple[np.ndarray, ...], fit: Fit) -> dict[str, float]:
-        """Each parameter as the shortest decimal within its error that still fits: 0.1 rather than 0.10000000149."""
+    def short(self, activation: Any, given: tuple[np.ndarray, ...], fit: Fit) -> dict[str, float] | None:
+        """Each parameter as the shortest decimal within its error that still fits: 0.1 rather than 0.10000000149.
+        None where one is at an open end of what it may be."""
         parameters = dict(fit.parameters)
         for name, error in fit.errors.items():
             exact = parameters[name]
             grain = max(1e-9 * max(abs(exact), 1e-3), 4 * error * self.eps)
             parameters[name] = _rounded(exact, min(grain, 1e-4))
+            if not allowed(activation, parameters):
+                return None
             if not self.fits(activation, given, parameters):
                 parameters[name] = exact
         return parameters
@@ -363,7 +378,7 @@ class _Comparing:
 
     # -- to within the rounding of fewer bits
 
-    def likely(self, candidates: Sequence[Any], grid: rounding.Grid) -> Match:
+    def likely(self, candidates: Sequence[Any], grid: rounding.Grid | rounding.Codes) -> Match:
         """What the values may be on a grid: the likeliest, and all that are not much less likely."""
         rounded = {order: rounding.Rounded(self.given(order), self.values, grid) for order in self.orders()}
         fine, coarse = {}, {}
@@ -395,7 +410,7 @@ class _Comparing:
             return Match(None, note="the values are a straight line's")
         likely = [(each, -_complexity(each.activation)) for each in near if each.once] or _stepwise(near)
         if not likely:
-            best = min(near, key=lambda each: each.score)
+            best = min(near, key=lambda each: _remoteness(each.activation, each.found))
             return replace(best.found, activation=None)
         return _confident(likely, f"in {str(grid.dtype).removeprefix('torch.')}")
 
@@ -421,7 +436,7 @@ class _Comparing:
                 return None
             parameters = found
         off = r.off(value(activation, r.points, parameters))
-        if not fit.errors or (1 < np.quantile(off, 0.5) and off.max() > 50):
+        if not fit.errors or (np.quantile(off, 0.5) > 1 and off.max() > 50):
             return parameters
         parameters = r.centred(activation, r.points, tuple(fit.errors), parameters)
 
@@ -460,11 +475,6 @@ class _Near:
     def once(self) -> bool:
         """Whether the values are its own, rounded once."""
         return bool(self.off.max() <= 1)
-
-    @property
-    def score(self) -> float:
-        """By what the nearest is chosen; see `exactly`."""
-        return self.found.distance * 5.0 ** len(roles(self.activation).smooth if self.found.parameters else ())
 
 
 def _stepwise(near: list[_Near]) -> list[tuple[_Near, float]]:

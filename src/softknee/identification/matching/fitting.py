@@ -104,7 +104,9 @@ def roles(activation: Any) -> Roles:
             smooth.append(name)
             continue
         far = [0.5 * abs(d[name]) for d in draws]
-        if any(np.abs(changed(d, {name: h}) - changed(d, {name: -h})).max() > 1e-5 for d, h in zip(draws, far, strict=True)):
+        if any(
+            np.abs(changed(d, {name: h}) - changed(d, {name: -h})).max() > 1e-5 for d, h in zip(draws, far, strict=True)
+        ):
             jumps.append(name)
 
     def straight(first: str, second: str) -> bool:
@@ -126,7 +128,7 @@ def roles(activation: Any) -> Roles:
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """Parameters (S, P) in the order bent, jumps; values (S, 1 + L, N): with no linear ones, and what one of each adds."""
+    """Parameters (S, P): bent, then jumps. Values (S, 1 + L, N): with the linear ones 0, and what 1 of each adds."""
 
     names: tuple[str, ...]
     parameters: np.ndarray
@@ -134,7 +136,7 @@ class _Grid:
 
 
 @functools.lru_cache(maxsize=1024)
-def _grid(activation: Any, standard: bool, key: bytes, inputs: int) -> _Grid:
+def _grid(activation: Any, key: bytes, inputs: int) -> _Grid:
     points = tuple(np.frombuffer(key, dtype=np.float64).reshape(inputs, -1))
     own = roles(activation)
     names = (*own.bent, *own.jumps)
@@ -174,7 +176,7 @@ def starts(activation: Any, data: Data, count: int) -> tuple[np.ndarray, float]:
     own = roles(activation)
     every = 1 if own.jumps else _EVERY
     chosen = data.finite[::every]
-    grid = _grid(activation, True, np.stack([p[::every] for p in data.points]).tobytes(), len(data.points))
+    grid = _grid(activation, np.stack([p[::every] for p in data.points]).tobytes(), len(data.points))
     scale = data.scale[::every][chosen]
     with np.errstate(all="ignore"):
         values = grid.values[:, :, chosen] / scale
@@ -193,13 +195,18 @@ def starts(activation: Any, data: Data, count: int) -> tuple[np.ndarray, float]:
     bent = len(own.bent)
     found = np.concatenate([grid.parameters[:, :bent], linear, grid.parameters[:, bent:]], axis=1)
     names = (*own.smooth, *own.jumps)
-    ok = np.broadcast_to(allowed(activation, activation.defaults | {n: found[:, i] for i, n in enumerate(names)}), len(found))
-    cost = np.where(ok, cost, np.inf)
+    within = allowed(activation, activation.defaults | {n: found[:, i] for i, n in enumerate(names)})
+    within = np.broadcast_to(within, len(found))
+    ours = np.array([activation.defaults[n] for n in own.linear])
+    found[:, bent : bent + len(ours)] = np.where(within[:, None], found[:, bent : bent + len(ours)], ours)
+    cost = np.where(within, cost, 1.0)
     best = np.argsort(cost, kind="stable")[:count]
-    return found[best], float(np.sqrt(cost[best[0]])) if np.isfinite(cost[best[0]]) else np.inf
+    return found[best], float(np.sqrt(cost[best[0]]))
 
 
-def least_squares(activation: Any, names: tuple[str, ...], theta: np.ndarray, data: Data, others: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+def least_squares(
+    activation: Any, names: tuple[str, ...], theta: np.ndarray, data: Data, others: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """The parameters `names` with the least sum of squared differences, and their standard errors per unit of scale.
 
     theta: (K, P) where to begin. Levenberg–Marquardt; the starting points descend together, in one evaluation a step:

@@ -41,6 +41,19 @@ class Grid:
         return np.ldexp(0.5, np.maximum(exponent - 1, self.least) - self.bits + 1)
 
 
+@dataclass(frozen=True)
+class Codes:
+    """Multiples of a step, at most 256 of them: what int8 holds. inputs: the step between inputs, likewise."""
+
+    step: float
+    inputs: float
+    dtype = torch.int8
+    largest = math.inf
+
+    def half_step(self, values: np.ndarray) -> np.ndarray:
+        return np.full(np.shape(values), self.step / 2)
+
+
 GRIDS = {
     torch.float16: Grid(torch.float16, 11, -14, 65504.0),
     torch.bfloat16: Grid(torch.bfloat16, 8, -126, float(torch.finfo(torch.bfloat16).max)),
@@ -61,13 +74,32 @@ def carried(points: tuple[np.ndarray, ...], values: np.ndarray) -> Grid | None:
     return None
 
 
+def coded(x: np.ndarray, values: np.ndarray) -> tuple[Codes, np.ndarray] | None:
+    """The codes that values stand on, and at which of the inputs `x` nothing is cut off; None if they are no codes."""
+    levels = np.unique(values)
+    if not np.isfinite(levels).all() or not 8 <= len(levels) <= min(256, 0.8 * len(x)):
+        return None
+    least = float(np.diff(levels).min())
+    for part in (1, 2, 3):
+        count = (levels - levels[0]) / (least / part)
+        step = float((levels[-1] - levels[0]) / round(count[-1]))
+        count = (levels - levels[0]) / step
+        if count[-1] <= 255.5 and np.abs(count - np.round(count)).max() <= 0.02:
+            order = np.argsort(x)
+            changes = np.flatnonzero(np.diff(values[order]))
+            low, high = x[order][changes[0]], x[order][changes[-1] + 1]
+            bound = max(abs(low), abs(high))  # beyond, inputs are cut off, or f is flat
+            return Codes(step, 2 * bound / 255), np.abs(x) < 0.98 * bound
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class Rounded:
     """Values on a grid: room is how far the truth may be from each, half a step and what was lost before."""
 
     points: tuple[np.ndarray, ...]
     values: np.ndarray
-    grid: Grid
+    grid: Grid | Codes
 
     def __post_init__(self) -> None:
         largest = np.max([np.abs(p) for p in self.points], axis=0)
@@ -139,8 +171,15 @@ class Rounded:
                 break
         return best
 
-    def steps(self, activation: Any, given: tuple[np.ndarray, ...], parameters: Mapping[str, float], exact: np.ndarray) -> np.ndarray:
+    def steps(
+        self, activation: Any, given: tuple[np.ndarray, ...], parameters: Mapping[str, float], exact: np.ndarray
+    ) -> np.ndarray:
         """The typical error of the formula with each step rounded, around each point."""
+        if isinstance(self.grid, Codes):
+            nearby = value(activation, tuple(p + 1e-4 for p in given), parameters)
+            with np.errstate(all="ignore"):
+                slope = np.where(np.isfinite(nearby), (nearby - exact) / 1e-4, 0.0)
+            return np.sqrt((self.grid.step**2 + (slope * self.grid.inputs) ** 2) / 12)
         tensors = [torch.as_tensor(p).to(self.grid.dtype) for p in given]
         with torch.no_grad(), np.errstate(all="ignore"):
             result = activation.formula(*tensors, table("torch"), **parameters)
@@ -169,5 +208,7 @@ def likelihood(off: np.ndarray, rounded: Rounded, width: np.ndarray) -> tuple[fl
     loose = max(float(np.sqrt(np.mean(np.minimum(z, 8.0) ** 2))), 0.3)
     if np.quantile(z, 0.99) > 4 * LOOSEST:
         return -math.inf, math.inf
-    terms = np.log(np.minimum(1.0, 2 * rounded.room / (math.sqrt(2 * math.pi) * loose * width))) - 0.5 * (z / loose) ** 2
+    terms = (
+        np.log(np.minimum(1.0, 2 * rounded.room / (math.sqrt(2 * math.pi) * loose * width))) - 0.5 * (z / loose) ** 2
+    )
     return float(np.maximum(terms, _LEAST_TERM).sum()), loose

@@ -70,12 +70,16 @@ class Sampler:
         except InputError:
             raise
         except Exception as error:  # whatever the caller's function raises
-            raise InputError(f"the function cannot be evaluated on a tensor of shape {points[0].shape}: {error}") from error
+            raise InputError(
+                f"the function cannot be evaluated on a tensor of shape {points[0].shape}: {error}"
+            ) from error
 
     def _settled(self, two: tuple[np.ndarray, ...], dtype: torch.dtype) -> Callable[..., np.ndarray]:
         """The first way of calling it that works on two elements."""
         failure: Exception | None = None
-        as_tensors = [functools.partial(self._tensors, dtype=kind) for kind in dict.fromkeys((dtype, torch.float32))]
+        as_tensors: list[Callable[..., np.ndarray]] = [
+            functools.partial(self._tensors, dtype=kind) for kind in dict.fromkeys((dtype, torch.float32))
+        ]
         for way in (*as_tensors, self._arrays, self._numbers):
             try:
                 with np.errstate(all="ignore"):

@@ -323,7 +323,8 @@ def test_at_most_512_evaluations_of_two_inputs_and_of_numbers():
     assert match(number).activation == "tanh"
     assert sum(x.numel() if isinstance(x, torch.Tensor) else np.size(x) for x in calls) <= 512
     calls.clear()
-    found = match(lambda g, u: softknee.functional.fatrelu_glu(calls.append(g) or g, u, 0.7), inputs=2, activations=ALL)
+    gate = softknee.get("fatrelu_glu")
+    found = match(lambda g, u: gate(calls.append(g) or g, u, threshold=0.7), inputs=2, activations=ALL)
     assert found.parameters == pytest.approx({"threshold": 0.7}, abs=1e-9)
     assert sum(g.numel() for g in calls) <= 512
 
@@ -369,7 +370,8 @@ def test_a_rational_tanh_that_ends_too_high_is_nearest_to_tanh():
     found = match(rational, activations=ALL)
     assert found.activation is None
     assert found.nearest == "tanh"
-    assert found.distance == pytest.approx(0.044, abs=1e-3)
+    assert found.distance == pytest.approx(0.044 / 1.044, rel=1e-3)
+    assert abs(found.at) > 4
 
 
 HALF = {
@@ -460,7 +462,7 @@ def test_random_entries_at_random_parameters_come_back_as_the_same_function(data
 
 
 @given(scale=st.floats(1.01, 3.0), shift=st.floats(0.01, 2.0))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_scaled_and_shifted_activations_are_unknown(scale, shift):
     for function in (lambda x: scale * F.mish(x) + shift, lambda x: F.gelu(x - shift), lambda x: F.silu(x) + shift):
         assert match(function, activations=ALL).activation is None

@@ -14,12 +14,15 @@ import softknee
 from softknee.errors import InputError
 from softknee.identification.matching import match, recognised
 
-ALL = tuple(a for a in softknee.activations() if not a.stochastic)
+ALL = tuple(a for a in softknee.activations() if not a.stochastic and a.surrogate is None)
 POLES = {"srs"}  # whose value is a quotient with poles, at most parameters
 ELEMENTWISE = [a for a in recognised() if a.kind == "elementwise"]
 
 # At their defaults these are the function of a simpler or more usual entry
-SAME = {"swish": "silu", "celu": "elu", "prelu": "leaky_relu", "rrelu": "leaky_relu", "fatrelu_glu": "reglu"}
+SAME = {
+    "swish": "silu", "celu": "elu", "prelu": "leaky_relu", "rrelu": "leaky_relu", "fatrelu_glu": "reglu",
+    "noisy_relu": "relu",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -170,9 +170,9 @@ def _matched(
 def _in_order(known: tuple[Any, ...]) -> tuple[Any, ...]:
     """Fewer parameters first, fixed before learned, then the order of definition: relu is not leaky_relu(0). What is
     not of the core and has parameters comes last: a fit takes 10 ms, and few networks have them. Without noise a
-    stochastic activation is another one's double."""
+    stochastic activation is another one's double, and so is one whose surrogate is all that it is."""
     return tuple(sorted(
-        (a for a in known if not a.stochastic),
+        (a for a in known if not a.stochastic and a.surrogate is None),
         key=lambda a: (_rare(a), len(a.parameters), sum(p.learnable for p in a.parameters.values()), not a.core),
     ))  # fmt: skip
 

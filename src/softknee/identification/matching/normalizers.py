@@ -21,7 +21,7 @@ def told(known: Sequence[Any], rows: np.ndarray, values: np.ndarray, precision: 
     # Half precision is read by the bit, since a row holds few values that are not 0 or 1
     room = 3e-7 * np.maximum(1.0, np.abs(values)) + 4 * eps * np.abs(values) + tiny
     for activation in known:
-        if activation.kind != "normalizer" or activation.stochastic:
+        if activation.kind != "normalizer" or activation.stochastic or activation.resizes or len(activation.inputs) > 1:
             continue
         for found in (dict(activation.defaults), *_fitted(activation, rows, values, room)):
             with np.errstate(all="ignore"):

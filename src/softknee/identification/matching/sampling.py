@@ -25,9 +25,13 @@ _UP = (-39.0, -28.25, -15.875, -8.125, -4.40625, -2.109375, -0.8984375, -0.20117
        0.10009765625, 0.6015625, 1.296875, 2.59375, 5.6875, 12.375, 24.125, 36.0)  # fmt: skip
 
 
-@functools.cache
 def probes() -> np.ndarray:
     """256 inputs: dense where activations bend, densest about 0, some in the tails, the usual kinks exactly."""
+    return _probes().copy()
+
+
+@functools.cache
+def _probes() -> np.ndarray:
     dense = np.linspace(-8.9, 8.9, 159)
     near = np.linspace(-0.97, 0.97, 38)
     tails = np.geomspace(9.1, 40.0, 16)
@@ -36,9 +40,7 @@ def probes() -> np.ndarray:
     points = torch.as_tensor(points).bfloat16().double().numpy()
     points = np.unique(points)
     extra = torch.linspace(-4.53, 4.47, 256 - len(points), dtype=torch.float64).bfloat16().double().numpy()
-    points = np.sort(np.concatenate([points, extra + 0.0078125]))
-    points.flags.writeable = False
-    return points
+    return np.sort(np.concatenate([points, extra + 0.0078125]))
 
 
 def gated_probes() -> tuple[np.ndarray, np.ndarray]:

@@ -159,11 +159,11 @@ def _of_function(function: Callable[..., torch.Tensor]) -> Census:
             qualified(function), measured=False, definition=own,
         )  # fmt: skip
         return Census(name, (site,), executed=False)
-    with torch.random.fork_rng(devices=[]):
-        found = match(on_tensors(function), inputs=min(arity(function), 2))
+    # by itself it may be any of them; what is cut out of a forward is more often a part of something else
+    found = match(function, inputs=min(arity(function), 2), activations=catalog.activations())
     site = Site(
         f"{name}#0", name, 0, found.activation, found.parameters if found.activation else {}, "inferred", "functional",
-        qualified(function), measured=False, note=_note(found),
+        qualified(function), measured=False, note=_note(found), candidates=found.candidates,
     )  # fmt: skip
     return Census(name, (site,))
 
@@ -223,7 +223,10 @@ def _settle(site: Site, entry: Entry, symbol: Callable[..., torch.Tensor]) -> Si
         return replace(site, activation=None, note=f"{entry.name}: {error}")
     if found.activation is None:
         return replace(site, activation=None, note=f"{entry.name}: {found.describe()}")
-    return replace(site, activation=found.activation, parameters=found.parameters, evidence="inferred", note=found.note)
+    return replace(
+        site, activation=found.activation, parameters=found.parameters, evidence="inferred", note=found.note,
+        candidates=found.candidates,
+    )  # fmt: skip
 
 
 def _recurrent(path: str, module: nn.Module) -> list[Site]:

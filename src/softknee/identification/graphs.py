@@ -284,7 +284,8 @@ def _folded(node: Node, given: list[np.ndarray]) -> np.ndarray:
     if any(not np.size(a) for a in given) or not given:
         return np.empty(0)
     if node.kind == "reshape":
-        return given[0]
+        whole = word(node.op) in _NEUTRAL or bool(np.all(given[0] == np.ravel(given[0])[0]))
+        return given[0] if whole else np.empty(0)  # which part of it is moved where is not looked into
     if node.kind != "elementwise" or node.evaluate is None:
         return np.empty(0)
     try:
@@ -316,10 +317,10 @@ class _GraphRegions(Regions):
     def match(
         self, firsts: tuple[int, ...], last: int, steps: list[Step], kin: tuple[Activation, ...] | None = None
     ) -> Match | None:
-        if self.left <= 0:
-            return None
         before = len(self.cache)
         try:
+            if self.left <= 0 and f"{self.signature(firsts, steps)}{'' if kin is None else kin}" not in self.cache:
+                return None
             found = super().match(firsts, last, steps, kin)
         except InputError:  # it cannot be executed
             return None
@@ -493,7 +494,7 @@ class _Graphed(Reading):
 
     def _step(self, step: Any) -> None:
         node = step.node
-        for name, parameters, role, what in node.applies:
+        for name, parameters, role, what in node.applies if step.inputs else ():
             site = self._site(step, name, parameters, "declared", node.op, f"{what}; inside {node.op}")
             self._add(step, step.inputs[0], step.outputs[0], replace(site, form="fused", role=role))
         if node.applies or step.index in self.covered or not self.trace.varying(step):

@@ -90,6 +90,8 @@ def test_operators_of_onnx_runtime(line, attributes, name):
 def test_operators_that_the_catalog_meets_by_behaviour():
     assert only(node("y = Clip x c0 c6")).name == "relu6"
     assert only(node("y = Clip x", min=-2.0, max=2.0), opset=6).name == "hardtanh(min_val=-2, max_val=2)"
+    six = node("six = Constant", value_float=6.0)
+    assert only(node("zero = Constant", value_floats=[0.0]), six, node("y = Clip x zero six")).name == "relu6"
     weights = [numpy_helper.from_array(np.full((4, 1, 1), 0.3, np.float32), "slope")]
     assert only(node("y = PRelu x slope"), weights=weights).name == "prelu(weight=0.3)"
     assert only(node("a = Log s"), node("s = Sigmoid x"), node("y = Identity a")).name == "logsigmoid"  # unsorted
@@ -279,6 +281,7 @@ def test_weights_are_left_out(tmp_path):
         (model(node("y = Relu z")), "'z', computed nowhere"),
         (model(node("a = Relu x")), "'y' is computed nowhere"),
         (model(node("y = Relu x"), node("y = Tanh x")), "defined twice"),
+        (model(node("y = LeakyRelu x", alpha="steep"), node("z = Selu x", alpha=[1.0, 2.0])), "not of the kind"),
         (
             model(node("y = Relu x"), weights=[TensorProto(name="w", data_type=1, dims=[3], raw_data=b"12")]),
             "'w' of shape",

@@ -149,7 +149,13 @@ def _parsed(data: bytes, path: str) -> onnx.ModelProto:
 
 def graph(model: onnx.ModelProto, name: str | None = None) -> Graph:
     """The model as one flat graph. Raises InputError for one that is cyclic, or reads what is computed nowhere."""
-    return _Flat(model, name or model.graph.name or "ONNX model").graph()
+    name = name or model.graph.name or "ONNX model"
+    try:
+        return _Flat(model, name).graph()
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: an attribute is not of the kind that its operator has: {error}") from error
 
 
 class _Flat:
@@ -306,7 +312,7 @@ class _Flat:
             outputs.append(fresh)
             if name:
                 scope[name] = fresh
-        if node.domain in _DOMAINS and node.op_type in ("Constant", "ConstantOfShape"):
+        if node.domain in _DOMAINS and node.op_type in ("Constant", "ConstantOfShape") and outputs:
             self._constants(node, settings, outputs[0])
             return
         graphs = {k: v for k, v in settings.items() if isinstance(v, self.onnx.GraphProto)}
@@ -394,8 +400,7 @@ class _Flat:
             return
         for key in ("value_float", "value_int", "value_floats", "value_ints"):
             if key in settings:
-                values = np.asarray(settings[key])
-                self.constants[name] = values.astype(np.float32 if "float" in key else np.int64)[:SMALL]
+                self.constants[name] = np.asarray(settings[key], np.float32 if "float" in key else np.int64)
                 self.types[name] = "float32" if "float" in key else "int64"
                 return
         if node.op_type == "ConstantOfShape":

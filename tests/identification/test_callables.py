@@ -30,7 +30,7 @@ def test_functions_of_every_kind(function, activation, parameters):
     assert (site.activation, site.parameters) == (activation, parameters)
 
 
-def test_a_function_of_numbers_is_called_512_times():
+def test_a_function_of_numbers_is_called_512_times_at_most():
     calls = []
 
     def counted(x):
@@ -38,7 +38,7 @@ def test_a_function_of_numbers_is_called_512_times():
         return math.tanh(x)
 
     assert identify(counted)[0].activation == "tanh"
-    assert sum(isinstance(x, float) for x in calls) == 512
+    assert sum(isinstance(x, float) for x in calls) <= 512
 
 
 def test_what_a_function_raises_is_said():

@@ -13,11 +13,11 @@ from torch import nn
 from .. import catalog
 from ..errors import InputError
 from . import fastpath, formats
-from .callables import arity, on_tensors
 from .census import Census, Site, Span
 from .cores import Core, Regions, of_module
 from .folding import collapses
 from .matching import Match, match
+from .matching.sampling import arity
 from .observation import Observer, original
 from .preservation import unchanged
 from .reading import GATES, Reading

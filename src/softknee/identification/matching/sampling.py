@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,18 @@ def gated_probes() -> tuple[np.ndarray, np.ndarray]:
     """256 pairs of gate and up."""
     gate, up = np.meshgrid(_GATE, _UP, indexing="ij")
     return gate.ravel(), up.ravel()
+
+
+def arity(function: Callable[..., Any]) -> int:
+    """How many arguments the function must be given, 1 where it cannot be told."""
+    if isinstance(function, np.ufunc):
+        return function.nin
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin
+        return 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return max(1, sum(p.kind in kinds and p.default is p.empty for p in parameters))
 
 
 class Sampler:
@@ -118,6 +131,8 @@ class Sampler:
         self._spend(points)
         self.precision = torch.float64
         result = np.asarray(self.function(*(p.copy() for p in points)))
+        if result.dtype.name == "bfloat16":  # JAX's, which is none of NumPy's
+            result, self.precision = result.astype(np.float64), torch.bfloat16
         if result.dtype.kind == "f" and result.dtype.itemsize < 8:
             self.precision = torch.float32 if result.dtype.itemsize == 4 else torch.float16
         return _real(result, points[0].shape)

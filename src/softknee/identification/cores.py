@@ -32,7 +32,7 @@ _PLUMBING = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "pow", "rpow
 # What a gated activation ends with: gate by up; the others end spellings that cannot overflow, or are masked
 _ENDS = {"mul", "rmul", "div", "where", "add", "radd"}
 _MOST_STEPS = 40
-_LONGEST = 256  # steps of a region that is searched; a longer one is unrolled, and only its calls are told
+_LONGEST = 300  # steps of a region; longer ones are nobody's activation, and looking into them is quadratic
 _CHOICES = {"where", "gt", "ge", "lt", "le"}
 _ARITHMETIC = {"symbol", "constant", "pi", "add", "sub", "mul", "div", "neg"}
 
@@ -165,7 +165,7 @@ class Regions:
         for roots, steps in products.items():
             if not all(self.fed(root) for root in roots):
                 continue
-            for step in reversed(steps):
+            for step in reversed(steps[-_MOST_STEPS:]):
                 first, second = sorted(roots)
                 inside = self._between((first, second), step.outputs[0], pairs)
                 found = self.match((first, second), step.outputs[0], inside) if inside else None
@@ -176,13 +176,10 @@ class Regions:
 
     def _of_region(self, root: int, steps: list[Step]) -> Iterator[Core]:
         bending = [s for s in steps if not self.linear(s)]
-        if not bending:
+        if not bending or len(steps) > _LONGEST:
             return
         if len(steps) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
             yield self._single(bending[0])
-            return
-        if len(steps) > _LONGEST:
-            yield from (self._single(s) for s in bending if s.call is not None and s.call.activation is not None)
             return
         candidates: list[_Candidate] = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]

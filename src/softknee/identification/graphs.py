@@ -104,6 +104,8 @@ _VIEWS = {"reshape", "view", "_unsafe_view", "flatten", "unflatten", "squeeze", 
           "broadcast_in_dim"}  # fmt: skip
 _WORDS = {"integer_pow": "pow", "logistic": "sigmoid", "truediv": "div", "true_divide": "div", "subtract": "sub",
           "multiply": "mul", "divide": "div", "negative": "neg"}  # fmt: skip
+# How many functions that are no activation are compared: 30 ms each, and an unknown activation makes some 20
+_MOST_UNKNOWN = 90
 _SUMS = ("reducesum", "reduce_sum", "sum")
 _LOGSUMS = ("reducelogsumexp", "logsumexp")
 # What rounding a constant to this may have moved it by, relative
@@ -302,6 +304,7 @@ class _GraphRegions(Regions):
     """Cores are executed by what the reader bound to each node."""
 
     trace: _Flow
+    left = _MOST_UNKNOWN
 
     def pointwise(self, step: Step) -> bool:
         node = step.node  # type: ignore[attr-defined]
@@ -313,10 +316,15 @@ class _GraphRegions(Regions):
     def match(
         self, firsts: tuple[int, ...], last: int, steps: list[Step], kin: tuple[Activation, ...] | None = None
     ) -> Match | None:
+        if self.left <= 0:
+            return None
+        before = len(self.cache)
         try:
             found = super().match(firsts, last, steps, kin)
         except InputError:  # it cannot be executed
             return None
+        if len(self.cache) > before and (found is None or found.activation is None):
+            self.left -= 1
         if found is None or found.activation is not None or found.note:
             return found
         key = f"rounded {self.signature(firsts, steps)} {kin}"
@@ -438,7 +446,9 @@ class _Graphed(Reading):
             keys[site.key] = f"{site.path}#{number}"
             self.sites[at] = (index, replace(site, key=keys[site.key], call=number), first, last)
         conflicts = tuple(replace(c, sites=tuple(keys[k] for k in c.sites)) for c in self.conflicts)
-        return Census(self.graph.name, tuple(entry[1] for entry in self.sites), self._head(), conflicts=conflicts)
+        notes = () if self.regions.left > 0 else (f"after {_MOST_UNKNOWN} unknown functions no more were compared",)
+        sites = tuple(entry[1] for entry in self.sites)
+        return Census(self.graph.name, sites, self._head(), notes=notes, conflicts=conflicts)
 
     def _core(self, core: Core) -> None:
         steps = [self.trace.steps[i] for i in core.steps]
@@ -451,6 +461,9 @@ class _Graphed(Reading):
                 last, found.activation, found.parameters if found.activation else {}, "observed",
                 core.formula(self.trace), found.note if found.activation else found.describe(),
             )  # fmt: skip
+        if any(word(s.node.op).startswith(_QUANTIZED) for s in steps):  # type: ignore[attr-defined]
+            note = "quantized in between; what its operations are is told by them, not by their rounded values"
+            site = replace(site, note="; ".join(filter(None, (site.note, note))))
         if core.up is not None:
             site = replace(site, role="gate", layout=self._layout(core.first, core.up))
         else:

@@ -53,6 +53,11 @@ def identify(
     if read is not None:
         return read
     if not isinstance(model, nn.Module):
+        if type(model).__name__ == "ModelProto" and hasattr(model, "graph"):
+            from .formats import onnx
+
+            proto: Any = model
+            return onnx.identify(proto)
         if callable(model) and not isinstance(model, type):
             return _of_function(model)
         got = f"the class {model.__name__}: make one" if isinstance(model, type) else type(model).__name__
@@ -91,10 +96,6 @@ def _as_graph(model: Any, example_inputs: Any) -> Census | None:
         from .formats import exported
 
         return exported.identify(model) if exported.exports(model) else None
-    if type(model).__name__ == "ModelProto":
-        from .formats import onnx
-
-        return onnx.identify(model)
     if example_inputs is not None and callable(model) and not isinstance(model, nn.Module):
         from .formats import jaxpr
 

@@ -10,6 +10,7 @@ The operators and their attributes are those of onnx.ai/onnx/operators and of ON
 from __future__ import annotations
 
 import ast
+import heapq
 import mmap
 import os
 import re
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import onnx
 
 _MOST_NODES = 200_000
+_MOST_INLINED = 30_000
 _DEEPEST = 32
 _DOMAINS = ("", "ai.onnx")
 _MICROSOFT = "com.microsoft"
@@ -49,7 +51,10 @@ def read(path: str | os.PathLike[str]) -> Census:
 
 def identify(model: onnx.ModelProto, name: str | None = None) -> Census:
     """The Census of a ModelProto. Raises InputError for a graph that contradicts itself."""
-    return census(graph(model, name))
+    try:
+        return census(graph(model, name))
+    except RecursionError as error:
+        raise InputError(f"{name or 'the model'}: its graphs or chains of copies are too deep to follow") from error
 
 
 # -- the file, but for its weights
@@ -164,6 +169,7 @@ class _Flat:
         self.types: dict[str, str] = {}
         self.declared: dict[str, tuple[str, dict[str, float], str]] = {}
         self.taken: dict[str, int] = {}
+        self.laid = 0
 
     def graph(self) -> Graph:
         main = self.model.graph
@@ -188,6 +194,7 @@ class _Flat:
             scope[sparse.values.name] = f"{prefix}{sparse.values.name}"
             self.weights[scope[sparse.values.name]] = tuple(sparse.dims)
         for value in (*graph.input, *graph.value_info, *graph.output):
+            self._text(value.name)
             name = f"{prefix}{value.name}"
             kind = value.type.tensor_type
             if kind.elem_type:
@@ -206,6 +213,7 @@ class _Flat:
 
     def _constant(self, name: str, tensor: onnx.TensorProto) -> str:
         """Holds a tensor under `name`: its elements if they are few and here, else its shape."""
+        self._text(tensor.name)
         shape = tuple(tensor.dims)
         if any(n < 0 for n in shape):
             raise InputError(f"{self.name}: the initializer {tensor.name!r} has the shape {shape}")
@@ -236,27 +244,42 @@ class _Flat:
         if depth > _DEEPEST:
             raise InputError(f"{self.name}: functions and subgraphs are nested more than {_DEEPEST} deep")
         for node in self._ordered(list(nodes), scope):
-            if len(self.nodes) >= _MOST_NODES:
-                raise InputError(f"{self.name}: more than {_MOST_NODES} nodes, functions and subgraphs laid out")
+            self.laid += 1 if depth else 0
+            if self.laid > _MOST_INLINED or len(self.nodes) > _MOST_NODES:
+                most = f"{_MOST_INLINED} in functions and subgraphs" if self.laid > _MOST_INLINED else f"{_MOST_NODES}"
+                raise InputError(f"{self.name}: more than {most} nodes")
             self._add(node, scope, prefix, depth, attributes, path)
 
     def _ordered(self, nodes: list[onnx.NodeProto], scope: Mapping[str, str]) -> Iterator[onnx.NodeProto]:
-        """As they are, where each reads what was computed before it; else sorted."""
-        computed = {name for node in nodes for name in node.output if name}
-        known = set(scope)
-        waiting = nodes
-        while waiting:
-            later = []
-            for node in waiting:
-                needed = [name for name in _reads(node) if name not in known and (name in computed)]
-                if needed:
-                    later.append(node)
-                else:
-                    known.update(node.output)
-                    yield node
-            if len(later) == len(waiting):
-                raise InputError(f"{self.name}: the graph is cyclic at node {later[0].name or later[0].op_type!r}")
-            waiting = later
+        """In an order in which each reads what was computed before it: theirs, where that is one."""
+        for node in nodes:
+            self._text(node.op_type, node.domain, node.name, *node.input, *node.output)
+        producer = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+        needs = [{producer[name] for name in _reads(node) if name in producer} for node in nodes]
+        readers: list[list[int]] = [[] for _ in nodes]
+        for at, needed in enumerate(needs):
+            for before in needed:
+                readers[before].append(at)
+        missing = [len(needed) for needed in needs]
+        ready = [at for at, count in enumerate(missing) if not count]
+        done = 0
+        while ready:
+            at = heapq.heappop(ready)
+            done += 1
+            yield nodes[at]
+            for reader in readers[at]:
+                missing[reader] -= 1
+                if not missing[reader]:
+                    heapq.heappush(ready, reader)
+        if done < len(nodes):
+            left = next(node for node, count in zip(nodes, missing, strict=True) if count)
+            raise InputError(f"{self.name}: the graph is cyclic at node {left.name or left.op_type!r}")
+
+    def _text(self, *words: Any) -> None:
+        """Protobuf hands on what is no UTF-8 as bytes."""
+        wrong = next((word for word in words if not isinstance(word, str)), None)
+        if wrong is not None:
+            raise InputError(f"{self.name}: the name {wrong[:40]!r} is not UTF-8: the file is damaged")
 
     def _add(
         self, node: onnx.NodeProto, scope: dict[str, str], prefix: str, depth: int, attributes: Mapping[str, Any],
@@ -347,6 +370,7 @@ class _Flat:
     def _attributes(self, node: onnx.NodeProto, outer: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
         for attribute in node.attribute:
+            self._text(attribute.name, attribute.ref_attr_name)
             if attribute.ref_attr_name:
                 if attribute.ref_attr_name in outer:
                     found[attribute.name] = outer[attribute.ref_attr_name]
@@ -383,6 +407,7 @@ class _Flat:
         self, node: onnx.NodeProto, function: onnx.FunctionProto, scope: dict[str, str], given: list[str | None],
         prefix: str, depth: int, settings: dict[str, Any], path: str | None,
     ) -> None:  # fmt: skip
+        self._text(*function.input, *function.output)
         label = self._unique(f"{prefix}{node.name or node.op_type}")
         inner = {}
         for name, value in zip(function.input, given, strict=False):
@@ -396,7 +421,14 @@ class _Flat:
             if out:
                 scope[out] = inner[name]
         meant = None if settings else _named(function.name, function.domain)
-        if meant is not None and len(function.output) == 1 and len(function.input) == 1 and inner[function.output[0]]:
+        known = meant is not None and (meant.core or "hidden" in meant.tags)  # abs or exp may be anybody's word
+        if (
+            meant is not None
+            and known
+            and len(function.output) == 1
+            and len(function.input) == 1
+            and inner[function.output[0]]
+        ):
             said = f"the function {function.domain + '.' if function.domain else ''}{function.name}"
             self.declared[inner[function.output[0]]] = (meant.name, dict(meant.given), said)
 
@@ -649,6 +681,7 @@ def _native(op: str, domain: str, settings: Mapping[str, Any]) -> dict[str, Any]
     return {"kind": "elementwise", "evaluate": evaluate, "declared": (activation.name, dict(activation.defaults))}
 
 
+@lru_cache(maxsize=4096)
 def _named(name: str, domain: str) -> Any:
     """The elementwise activation that a function's name says it is, as ONNX or the catalog spells it; None if none."""
     plain = name.lower().removeprefix("aten_")
@@ -659,7 +692,7 @@ def _named(name: str, domain: str) -> Any:
             meant = catalog.get(spelled, ecosystem=ecosystem)
         except InputError:
             continue
-        return meant if meant.kind == "elementwise" and "hidden" in (*meant.tags, *(["hidden"] * meant.core)) else None
+        return meant if meant.kind == "elementwise" else None
     return None
 
 

@@ -73,7 +73,8 @@ def model(
     inputs = list(activation.inputs)
     written = activation.name_in("onnx", opset) if native else None
     functions = []
-    if written is not None and len(inputs) == 1 and not written.startswith("PRelu"):
+    # PRelu's slope and Clip's ends are inputs there, not attributes
+    if written is not None and len(inputs) == 1 and not written.startswith(("PRelu", "Clip")):
         _, operator, arguments = parsed(written, "name")
         if activation.kind == "normalizer":
             arguments["axis"] = -1

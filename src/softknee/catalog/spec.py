@@ -75,14 +75,16 @@ def _define(
             raise InputError(f"{name!r} declares {word!r}, which is not one of its parameters")
     parsed = tuple(parse_condition(text, own, name) for text in conditions)
     # A normalizer may have switches and counts; every other number is a float.
-    values = {word: default if kind == "normalizer" else float(default) for word, default in own.items()}
+    kept = kind == "normalizer"
+    values = {word: d if kept or isinstance(d, bool) else float(d) for word, d in own.items()}
     parameters = {word: Parameter(word, v, word in learnable, *ends(word, parsed)) for word, v in values.items()}
-    summary = (inspect.getdoc(formula) or "").split("\n\n")[0].replace("\n", " ")
+    documented = inspect.getdoc(formula)
+    summary = (documented or "").split("\n\n")[0].replace("\n", " ")
     activation = Activation(
         name, kind, formula, inputs, parameters, summary, conditions=parsed, noise=noise, **declared
     )
     activation.resolve(activation.defaults)  # which must keep its own conditions
-    object.__setattr__(activation, "__doc__", inspect.getdoc(formula))
+    object.__setattr__(activation, "__doc__", documented)
     object.__setattr__(activation, "__name__", name)
     if kind != "normalizer" and not (formula.__module__ or "").startswith(f"{__package__}."):
         # Here, so that a definition that cannot be traced is refused where it stands. The catalog's own can, its tests

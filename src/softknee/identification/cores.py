@@ -181,6 +181,9 @@ class Regions:
         if len(steps) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
             yield self._single(bending[0])
             return
+        if len(steps) > _LONGEST:
+            yield from (self._single(s) for s in bending if s.call is not None and s.call.activation is not None)
+            return
         candidates: list[_Candidate] = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]
         for step in steps:

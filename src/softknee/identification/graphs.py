@@ -168,6 +168,19 @@ class _Operation(Step):
         return dict(zip(self.outputs, self.node.halves, strict=False))
 
 
+def _present(node: Node) -> Node:
+    """The node without its absent inputs, in whose places `evaluate` is given None: Clip has no minimum."""
+    evaluate = node.evaluate
+    if evaluate is None or None not in node.inputs:
+        return node
+
+    def apply(*given: np.ndarray) -> np.ndarray:
+        rest = iter(given)
+        return evaluate(*(None if name is None else next(rest) for name in node.inputs))
+
+    return replace(node, inputs=tuple(name for name in node.inputs if name is not None), evaluate=apply)
+
+
 class _Flow(Trace):
     """A graph as a trace. What is computed from constants alone is computed, and no step."""
 
@@ -215,6 +228,7 @@ class _Flow(Trace):
         missing = [name for name in node.inputs if name is not None and name not in self.names]
         if missing:
             raise InputError(f"{graph.name}: node {node.name!r} reads {missing[0]!r}, which is not computed before it")
+        node = _present(node)
         given = [self.names[name] for name in node.inputs if name is not None]
         if all(not self.values[v].varies for v in given) and not node.applies:
             constant = _folded(node, [self.values[v].constant for v in given])

@@ -685,7 +685,10 @@ def derive(model_types: Iterable[str], told: Callable[[str], None]) -> dict[str,
     for model_type in model_types:
         try:
             one = Derivation(model_type)
-            found[model_type] = one.entry()
+            entry = one.entry()
+            if not entry["sites"] and "parts" not in entry:
+                raise Failed("no activation is known of it")
+            found[model_type] = entry
             why = f", not run: {one.why_not_run}" if one.run is None else ""
             told(f"{model_type}: {len(found[model_type]['sites'])} sites{why}")
         except Failed as error:

@@ -230,6 +230,9 @@ class _Reading:
         usual = settled(name)
         parameters = usual | {k: v for k, v in parameters.items() if k in usual}
         role = "gate" if gate else row.get("role", "hidden")
+        if len((row.get("layers") or {}).get("only", ())) > 1:
+            which = "stands where it does by default: which layers have it does not follow from the config"
+            self.notes.append(f"{config.prefix}{row['path']} {which}")
         keys = []
         for path in self._paths(config, row):
             self._room()

@@ -58,8 +58,9 @@ accuracy: install  ## how exact every path of every activation is (5 minutes); w
 exhaustive: install  ## all 2³² float32 inputs of every kernel, f and f′ (1 hour, goes on after Ctrl-C); writes ulp.json
 	@$(BIN)/python tools/exhaustive.py
 
-bench: install  ## import cost, cost of a call, the kernels, softmax, kernelize, watch's overhead, report size, false alarms; writes benchmarks/results/
+bench: install  ## import cost, cost of every entry, cost of a call, the kernels, softmax, kernelize, watch's overhead, report size, false alarms; writes benchmarks/results/
 	@$(BIN)/python benchmarks/imports.py
+	@$(BIN)/python benchmarks/costs.py
 	@$(BIN)/python benchmarks/calls.py
 	@$(BIN)/python benchmarks/softmax.py
 	@$(BIN)/python benchmarks/cpu.py

@@ -116,6 +116,27 @@ def test_show(run):
     assert entry["formula"] == "σ(x)" and entry["facts"]["limits"] == [0.0, 1.0]
 
 
+def test_show_tells_all_of_one(run):
+    out = run("show", "gelu_tanh")[1]
+    assert "arXiv:1606.08415" in out and "over a copy" in out and "triton" in out and "GPT-2" in out
+    assert any("\u2801" <= letter <= "\u28ff" for letter in out) and max(map(len, out.splitlines())) <= 80
+    (entry,) = json.loads(run("show", "gelu_tanh", "--json")[1])
+    assert entry["cost"]["float32"]["ns"] > 0 and "triton" in entry["code"]
+    assert any("GPT-2" in model["models"] and model["evidence"].startswith("read") for model in entry["models"])
+    unmeasured = run("show", "x * sigmoid(2 * x)")[1]
+    assert "not measured" in unmeasured and "models that run" not in unmeasured
+
+
+def test_show_code(run):
+    assert run("show", "mish", "--code", "triton")[1].count("@triton.jit") == 2
+    code, out, _ = run("show", "silu", "elu:alpha=0.5", "--code", "numpy")
+    assert code == 0 and "def silu(ops, x):" in out and "# elu(ops, x, alpha=0.5)" in out
+    (told,) = json.loads(run("show", "swiglu", "--code", "latex", "--json")[1])
+    assert told["name"] == "swiglu" and told["backend"] == "latex" and "gate" in told["code"]
+    code, out, err = run("show", "softmax", "--code", "cpp")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "there is definition, latex, onnx" in err
+
+
 def test_show_at_parameters(run):
     code, out, _ = run("show", "leaky_relu:negative_slope=0.5", "leaky_relu", "lrelu:negative_slope=0.5")
     assert code == 0 and "negative_slope = 0.01" in " ".join(out.split())

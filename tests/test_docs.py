@@ -118,8 +118,8 @@ def test_a_whole_page(name):
     page = docs.page(get(name))
     assert page.count("\n\n") == 0, "Markdown would end the block there"
     for kind, words in {
-        "elementwise": ("<svg", "largest |f′|", "(−1.76, ∞)", "torch.nn.SELU", "arXiv:1706.02515", "bfloat16"),
-        "gated": ("<svg", "packed as", "silu_and_mul", "bfloat16"),
+        "elementwise": ("<svg", "largest |f′|", "(−1.76, ∞)", "torch.nn.SELU", "arXiv:1706.02515", "over a copy"),
+        "gated": ("<svg", "packed as", "silu_and_mul", "bfloat16", "PaLM", "<summary>triton</summary>"),
         "normalizer": ("max and Σ", "temperature = 1", "bfloat16"),
     }.items():
         if get(name).kind == kind:
@@ -151,12 +151,14 @@ class _Closed(HTMLParser):
 
 
 def test_snippets_run(tmp_path):
-    # One process for all, each snippet with names of its own: importing torch costs more than they do.
-    lines = []
+    # One process for all: importing torch costs more than they do. Each snippet has names of its own, but those of
+    # `defining` go on from one another.
+    lines = ["defining = {}"]
     for page in ("choosing", "debugging", "defining"):
         assert snippets(page)
         for i, text in enumerate(snippets(page)):
-            lines.append(f"exec(compile({text!r}, '{page}, snippet {i}', 'exec'), {{}})")
+            names = page if page == "defining" else {}
+            lines.append(f"exec(compile({text!r}, '{page}, snippet {i}', 'exec'), {names})")
     path = tmp_path / "snippets.py"
     path.write_text("\n".join(lines))
     run = subprocess.run(
@@ -164,6 +166,24 @@ def test_snippets_run(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "softer.svg").exists()
+    assert "struct" not in run.stdout and "@triton.jit" in run.stdout and "torch.Size([1, 8, 16])" in run.stdout
+
+
+def test_ones_own_takes_less_than_ten_lines():
+    first, *others = snippets("defining")
+    assert len(first.splitlines()) < 10 and "gradcheck" in first
+    needed = (
+        "module(",
+        ".facts",
+        "plot(",
+        "jax.function",
+        "onnx.model",
+        '"triton"',
+        "identify(",
+        "diagnose(",
+        "transformers",
+    )
+    assert [word for word in needed if not any(word in text for text in others)] == []
 
 
 def test_every_claim_has_its_check():

@@ -29,6 +29,7 @@ FIGURES = ROOT / "src/softknee/kernels/accuracy.json"
 PAGE = ROOT / "docs/accuracy.md"
 # What is not measured takes tables and the composite, whose bound tests/contract keeps.
 MEASURED = [activation for activation in activations() if activation.measured]
+RUNTIME = ROOT / "benchmarks/results/onnxruntime.json"
 KINDS = {"elementwise": "Elementwise", "gated": "Gated", "normalizer": "Normalizers"}
 
 
@@ -97,7 +98,23 @@ def page() -> str:
                 chosen = paths.choose(activation, dtype)
                 if "native" not in (chosen.forward, chosen.backward) or chosen.forward != chosen.backward:
                     text.append(f"| {activation.name} | {str(dtype)[6:]} | {chosen.way} | {chosen.reason} |")
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *onnx_runtime()]) + "\n"
+
+
+def onnx_runtime() -> list[str]:
+    """The section on ONNX Runtime, of what benchmarks/onnx_runtime.py measured."""
+    recorded = json.loads(RUNTIME.read_text())
+    machine = "{processor} ({vector_instructions})".format(**recorded["machine"])
+    text = [RUNTIME_INTRODUCTION.format(onnxruntime=recorded["onnxruntime"], machine=machine)]
+    text += ["| activation | operator | its error | error of the body |", "|---|---|---|---|"]
+    for name, row in recorded["entries"].items():
+        told = ["not there" if found is None else stated(*found) for found in (row["native"], row["body"])]
+        text.append(f"| {name} | {row['operator']} | {' | '.join(told)} |")
+    return text
+
+
+def stated(ulp: float, at: float, lost: float | None) -> str:
+    return f"{float(ulp):.4g}" + ("" if lost is None else f" (lost at {float(lost):.4g})")
 
 
 def cells(activation: Activation, words: tuple[str, ...]) -> list[str]:
@@ -123,6 +140,16 @@ rounded up to the number that the tests enforce.
 - bfloat16 and float16: all inputs. float32: every 4001st of all bit patterns, [−120, 120] in steps of 0.01, and the
   neighbourhood of each kink. float64: 500 random exponents, 2000 normal numbers and the tails, against mpmath. Gated
   activations and normalizers: a million random inputs (float64: 500), normal with deviation 3.
+"""
+
+
+RUNTIME_INTRODUCTION = """
+## In ONNX Runtime
+
+float32 on the CPU, in the units of f above: the runtime's own operators, and the function bodies that
+`softknee.onnx.function` writes, which compute in float64. By `benchmarks/onnx_runtime.py` with onnxruntime
+{onnxruntime} on {machine}. *Lost at* is the input nearest to 0 at which the result is 0, NaN
+or of the wrong sign, where the exact one is a normal number. `softknee.onnx.model(name, native=False)` takes the body.
 """
 
 

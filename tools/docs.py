@@ -24,15 +24,18 @@ from markupsafe import Markup
 from mathml import mathml, word
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+from pygments.lexers import CppLexer, PythonLexer, TexLexer, TextLexer
 
 from softknee.catalog import Activation, activations
 from softknee.catalog.names import ecosystems, name_in
 from softknee.expression import differentiate
 from softknee.files import write_whole
+from softknee.guide import models
 from softknee.kernels import accuracy, paths
-from softknee.report.choice import Choice
+from softknee.kernels.costs import cost, recorded
+from softknee.report.choice import COSTED, Choice, written_cost
 from softknee.report.curves import plot
+from softknee.report.emitted import STRAIGHT, available, code
 from softknee.report.formula import formula, read
 from softknee.report.pictures import svg
 from softknee.report.terminal import FACTS, USES
@@ -44,12 +47,21 @@ STYLES = ("default", "monokai")
 """Pygments' styles for light and dark."""
 
 # What the page says in another place.
-ELSEWHERE = ("kind", "parameters", "conditions", "float32 path", "bfloat16 path", "in torch")
+ELSEWHERE = (
+    "kind",
+    "parameters",
+    "conditions",
+    "float32 path",
+    "bfloat16 path",
+    "in torch",
+    "float32 ns",
+    "bfloat16 ns",
+)
 
 
 def write(target: Path, facts: bool = True) -> None:
     """Every page as Markdown, below `target`, which is emptied. facts: without them, which take half a minute where
-    they are not in the cache, the pages have no facts and no curves."""
+    they are not in the cache, the pages have no facts, no curves and no code but the definition."""
     shutil.rmtree(target, ignore_errors=True)
     for activation in activations():
         write_whole(target / f"activations/{activation.name}.md", page(activation, facts))
@@ -71,9 +83,9 @@ def written(text: str, target: Path) -> str:
 
 def page(activation: Activation, facts: bool = True) -> str:
     """The page of one activation."""
-    elementary = activation.kind != "normalizer"
+    choice, elementary = Choice.of(activation), activation.kind != "normalizer"
     drawn = svg(plot(activation, derivative=True)) if facts and elementary else ""
-    told = [(head, tell(Choice.of(activation))) for head, tell in FACTS.items()] if facts and elementary else []
+    told = [(head, tell(choice)) for head, tell in FACTS.items()] if facts and elementary else []
     formulas, notes = formulas_of(activation)
     content = TEMPLATES.get_template("activation.html").render(
         name=activation.name,
@@ -88,9 +100,12 @@ def page(activation: Activation, facts: bool = True) -> str:
         use=Markup(python(use(activation))),
         source=Markup("".join(python(source) for source in sources(activation))),
         exactness=exactness(activation),
-        latex=activation.latex(),
+        costs=[(dtype, written_cost(choice, dtype)) for dtype in COSTED if cost(activation, dtype)],
+        measured=f"{recorded()['conditions']}; {recorded()['machine']['processor']}",
+        models=models(activation),
+        codes=list(codes(choice)) if facts else [],
     )
-    return f"---\ntitle: {activation.name}\n---\n<div>\n{one_block(content)}\n</div>\n"
+    return f"---\ntitle: {activation.name}\n---\n<div>\n{one_block(content).strip()}\n</div>\n"
 
 
 def one_block(html: str) -> str:
@@ -110,6 +125,10 @@ def formulas_of(activation: Activation) -> tuple[list[str], list[str]]:
     if activation.kind == "normalizer":
         return [written], ["max and Σ are taken over the dimension."]
     formulas, notes = [written], []
+    if activation.surrogate is not None:
+        expression = read(activation.passing)
+        assert expression is not None
+        notes.append("Backward takes the derivative of another function, its surrogate, which is the one shown.")
     for name in activation.inputs:
         of = "<mo>∂</mo>" if len(activation.inputs) > 1 else "<mi>d</mi>"
         slope = f"<mfrac><mrow>{of}<mi>f</mi></mrow><mrow>{of}{word(name)}</mrow></mfrac>"
@@ -119,7 +138,8 @@ def formulas_of(activation: Activation) -> tuple[list[str], list[str]]:
         else:
             formulas.append(derived)
     if activation.stochastic:
-        notes.append("noise is drawn in training, uniformly from 0 to 1; in evaluation it is its mean.")
+        drawn = {"noise": "uniformly from 0 to 1", "deviate": "normally, with mean 0 and variance 1"}[activation.noise]
+        notes.append(f"{activation.noise} is drawn in training, {drawn}; in evaluation it is its mean.")
     return formulas, notes
 
 
@@ -170,13 +190,13 @@ def use(activation: Activation) -> str:
 
 
 def sources(activation: Activation) -> Iterator[str]:
-    """The definition's own code, and that of its stable form."""
+    """The definition's own code, and that of its stable form and its surrogate."""
     own = inspect.getsource(activation.formula)
     yield own
-    if activation.stable is not None:
-        stable = inspect.getsource(activation.stable)
-        if stable not in own:
-            yield stable
+    for other in filter(None, (activation.stable, activation.surrogate)):
+        code = inspect.getsource(other)
+        if code not in own:
+            yield code
 
 
 def exactness(activation: Activation) -> list[list[str]]:
@@ -212,6 +232,18 @@ def catalog() -> str:
 
 def python(source: str) -> str:
     return highlight(source, PythonLexer(), HtmlFormatter(cssclass="code")).strip()
+
+
+def codes(choice: Choice) -> Iterator[tuple[str, Markup]]:
+    """Its code in each backend; that over op tables once."""
+    found = [name for name in available(choice) if name != "definition"]
+    alike = [name for name in found if name in STRAIGHT]
+    for backend in found:
+        if backend in alike[1:]:
+            continue
+        lexer = {"cpp": CppLexer, "latex": TexLexer, "onnx": TextLexer}.get(backend, PythonLexer)()
+        text = highlight(code(choice, backend), lexer, HtmlFormatter(cssclass="code")).strip()
+        yield ", ".join(alike) if backend in alike else backend, Markup(text)
 
 
 def code_style() -> str:

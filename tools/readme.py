@@ -44,9 +44,9 @@ def snippet_output(readme: str, call: str) -> str:
 
 
 def show_output() -> str:
-    """What `softknee show` prints of the activations that the picture is of."""
+    """What `softknee show` prints of one."""
     text = io.StringIO()
-    render(choices(["relu", "gelu", "silu"]), Console(file=text, width=100, highlight=False))
+    render(choices(["mish"]), Console(file=text, width=100, highlight=False))
     return "```\n" + text.getvalue().rstrip() + "\n```"
 
 

@@ -53,6 +53,7 @@ _PACKAGES = (
     "guide",
     "identification",
     "int8",
+    "integrations",
     "kernelization",
     "kernels",
     "nn",

@@ -171,14 +171,30 @@ def list_command(
 
 
 @app.command()
-def show(names: Names, as_json: Json = False) -> None:
-    """Formula, range, largest derivative, dead and saturated regions, gain, use, source; side by side.
+def show(
+    names: Names,
+    backend: Annotated[
+        str | None,
+        typer.Option("--code", metavar="BACKEND", help="Print its code there instead: torch, jax, onnx, triton, cpp …"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Formula, source, curve, facts, cost, the models that run it; side by side.
 
     Parameters stand behind a colon: softknee show elu:alpha=0.5 softplus:beta=2,threshold=20
     """
     from .report.choice import choices
 
-    _show(choices(names), as_json)
+    if backend is None:
+        _show(choices(names), as_json)
+        return
+    from .report import code
+
+    written = {one.label: code(one, backend) for one in choices(names)}
+    if as_json:
+        _show([{"name": name, "backend": backend, "code": text} for name, text in written.items()], as_json)
+    else:
+        print("\n\n".join(written.values()))
 
 
 @app.command("plot")

@@ -73,7 +73,8 @@ def model(
     inputs = list(activation.inputs)
     written = activation.name_in("onnx", opset) if native else None
     functions = []
-    if written is not None and len(inputs) == 1 and not written.startswith("PRelu"):
+    # PRelu's slope and Clip's ends are inputs there, not attributes
+    if written is not None and len(inputs) == 1 and not written.startswith(("PRelu", "Clip")):
         _, operator, arguments = parsed(written, "name")
         if activation.kind == "normalizer":
             arguments["axis"] = -1
@@ -81,7 +82,11 @@ def model(
     else:
         functions = [function(activation, opset)]
         nodes = [helper.make_node(functions[0].name, inputs, ["y"], domain=DOMAIN)]
-    values = [helper.make_tensor_value_info(word, TensorProto.FLOAT, list(shape)) for word in (*inputs, "y")]
+    shapes: list[list[Any]] = [list(shape) for _ in (*inputs, "y")]
+    if activation.resizes:
+        shapes[-1][-1] = None  # known when it runs
+    words = (*inputs, "y")
+    values = [helper.make_tensor_value_info(w, TensorProto.FLOAT, s) for w, s in zip(words, shapes, strict=True)]
     graph = helper.make_graph(nodes, activation.name, values[:-1], values[-1:])
     opsets = [helper.make_opsetid("", opset), *[helper.make_opsetid(DOMAIN, 1)] * len(functions)]
     version = helper.find_min_ir_version_for(opsets[:1])

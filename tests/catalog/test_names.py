@@ -1,7 +1,12 @@
 """Names per ecosystem: every one resolves, and where the library is installed, it computes the same."""
 
+import importlib
+import importlib.util
 import os
 import pickle
+import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,7 +150,8 @@ def test_keras_computes_the_same(ecosystem, monkeypatch):
         elif activation.kind == "gated":
             found = getattr(place, meaning.name)(torch.cat([x, x]))
         else:
-            found = getattr(place, meaning.name)(x, **meaning.fixed)
+            given = meaning.arguments if meaning.name == "threshold" else meaning.fixed  # it has no defaults
+            found = getattr(place, meaning.name)(x, **given)
         if meaning.name == "sparsemax" and found.sum() == 0:
             continue  # Keras 3.15 sums the running sums of the support, and gives only zeros
         agree(activation, found.detach().numpy())
@@ -169,6 +175,30 @@ def test_onnx_computes_the_same():
         given = {"x": POINTS.astype(np.float32), "slope": np.array([0.25], dtype=np.float32)}
         (found,) = ReferenceEvaluator(model).run(None, {name: given[name] for name in inputs})
         agree(activation, found)
+
+
+@pytest.fixture
+def create_act(monkeypatch):
+    """timm's module of that name and what it imports, without the packages above it, which need torchvision."""
+    found = importlib.util.find_spec("timm")
+    if found is None:
+        pytest.skip("timm is not installed")
+    package = types.ModuleType("timm_layers")
+    package.__path__ = [str(Path(found.origin).parent / "layers")]
+    monkeypatch.setitem(sys.modules, "timm_layers", package)
+    return importlib.import_module("timm_layers.create_act")
+
+
+def test_timm_computes_the_same(create_act):
+    known = {meaning.name for meaning in names.meanings("timm")}
+    assert {name for each in create_act._ACT_LAYERS for name in each} == known
+    x = torch.from_numpy(POINTS).float()
+    for meaning, activation in written("timm"):
+        with torch.no_grad():
+            agree(activation, create_act.create_act_layer(meaning.name)(x).numpy())
+        for functions in create_act._ACT_FNS:  # the usual ones, and those that keep less for backward
+            if meaning.name in functions:
+                agree(activation, functions[meaning.name](x.clone().requires_grad_()).detach().numpy())
 
 
 def test_an_executed_difference_is_found():

@@ -62,6 +62,32 @@ def test_few_seeds_are_said_to_be_too_few():
     assert "underpowered, needs" in found.conclusion
 
 
+def scored(shift, seeds=5):
+    """A race of which nothing is trained: tanh scores `shift` above relu, with a spread of 1 between seeds."""
+
+    def train(network):
+        first, second = torch.randn(2).tolist()
+        return first + (shift + 0.1 * second if network.activation.name == "tanh" else 0.0)
+
+    return softknee.race(["relu", "tanh"], lambda make: make(), train, seeds=seeds, margin=0.001).runners[1]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.1, 0.3, 1.0, -1.0])
+def test_verdict_and_interval_agree_at_five_seeds(shift):
+    found = scored(shift).paired
+    assert (found.verdict == "different") == (not found.interval.low <= 0 <= found.interval.high)
+    assert found.verdict == ("different" if abs(shift) >= 0.05 else "underpowered")
+
+
+def test_equal_differences_have_no_spread_to_judge_by():
+    def train(network):
+        return float(network.activation.name == "tanh") / 128  # one more of 128 rows, as it happens, each time
+
+    few, many = (softknee.race(["relu", "tanh"], lambda make: make(), train, seeds=n).runners[1] for n in (3, 7))
+    assert few.paired.verdict == "underpowered" and few.paired.interval == (-math.inf, math.inf)
+    assert many.paired.verdict == "different" and many.paired.interval.low > 0
+
+
 def test_what_a_caller_had_drawn_goes_on():
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     wanted = torch.rand(1).item(), np.random.rand(), random.random()

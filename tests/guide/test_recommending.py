@@ -8,12 +8,11 @@ import json
 import re
 
 import pytest
-import torch
 
 import softknee
 from softknee.errors import InputError
 from softknee.guide.recommending import production, recommend, uses
-from softknee.kernels import paths
+from softknee.kernels import costs
 from softknee.report import dumps, render
 
 ALL = uses()
@@ -42,9 +41,8 @@ def test_facts_are_the_catalogs(monkeypatch):
     row = recommend("int8-edge").to_dict()["compared"][0]
     facts = softknee.get("relu6").facts
     assert row["range"] == list(facts.range) and row["gain"] == facts.gain and row["lipschitz"] == facts.lipschitz
-    path = paths.choose(softknee.get("relu6"), torch.float32).forward
-    assert row["ns_per_element"] == paths.measured()["entries"]["relu6"]["float32"][path]["ns"]
-    monkeypatch.setattr(paths, "measured", lambda: {"entries": {"relu6": {"float32": {path: {"ns": 7.5}}}}})
+    assert row["ns_per_element"] == costs.recorded()["entries"]["relu6"]["float32"][0]
+    monkeypatch.setattr(costs, "recorded", lambda: {"entries": {"relu6": {"float32": [7.5, 0.5, "kernel"]}}})
     assert recommend("int8-edge").costs()["relu6"] == 7.5
 
 

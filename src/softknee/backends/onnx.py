@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,9 @@ class Value:
 
     def __rtruediv__(self, other: Any) -> Value:
         return self._with("Div", other, True)
+
+    def __pow__(self, exponent: int) -> Value:
+        return functools.reduce(operator.mul, [self] * exponent)
 
     def __neg__(self) -> Value:
         return self.graph.node("Neg", self)
@@ -128,11 +132,44 @@ def _expm1(self: OnnxTable, x: Value) -> Value:
     return self.where(abs(x) < 1.0, 2.0 * t / (1.0 - t), self.exp(x) - 1.0)
 
 
+# ONNX Runtime has Atan and Atanh in float32 alone.
+TAN = math.tan(math.pi / 8)
+
+
+@functools.cache
+def _atan_series() -> tuple[float, ...]:
+    """atan(u)/u for |u| ≤ tan(π/8), in powers of 2(u/tan(π/8))² − 1."""
+
+    def series(t: float) -> float:
+        u = TAN * math.sqrt(0.5 * t + 0.5)
+        return math.atan(u) / u
+
+    return powers(series, 14)
+
+
+def _atan(self: OnnxTable, x: Value) -> Value:
+    # tan(π/8) and its inverse part the line into three, on each of which a small u is left
+    size = abs(x)
+    near, far = size <= TAN, size > 1.0 / TAN
+    middle = self.minimum(size, 1.0 / TAN)
+    u = self.where(near, x, self.where(far, -1.0 / self.maximum(size, 1.0), (middle - 1.0) / (middle + 1.0)))
+    rest = u * polynomial(_atan_series(), (2.0 / TAN**2) * u * u - 1.0)
+    turned = self.where(far, math.pi / 2, math.pi / 4) + rest
+    return self.where(near, rest, self.where(x < 0.0, -turned, turned))
+
+
+@functools.cache
+def _atanh_series() -> tuple[float, ...]:
+    """atanh(s)/s for |s| ≤ 1/3, in powers of 18s² − 1."""
+    return powers(lambda t: math.atanh(math.sqrt((t + 1) / 18)) / math.sqrt((t + 1) / 18), 13)
+
+
 def _log1p(self: OnnxTable, x: Value) -> Value:
     # 2·atanh(x/(2 + x)), which does not cancel near 0
     near = abs(x) < 0.5
     inside = self.where(near, x, 0.0)
-    return self.where(near, 2.0 * self.graph.node("Atanh", inside / (2.0 + inside)), self.log(1.0 + x))
+    s = inside / (2.0 + inside)
+    return self.where(near, 2.0 * s * polynomial(_atanh_series(), 18.0 * s * s - 1.0), self.log(1.0 + x))
 
 
 # Runtimes have Erf in float32 at most, some with an error of 1e-7: not used.
@@ -172,7 +209,7 @@ class OnnxTable(FloatTable):
     sqrt = _operator("sqrt", "Sqrt")
     sin = _operator("sin", "Sin")
     cos = _operator("cos", "Cos")
-    atan = _operator("atan", "Atan")
+    atan = _primitive("atan", _atan)
     tanh = _operator("tanh", "Tanh")
     abs = _operator("abs", "Abs")
     sign = _operator("sign", "Sign")
@@ -202,6 +239,21 @@ class OnnxTable(FloatTable):
 
     def cumulative(self, x: Any) -> Any:
         return self.graph.node("CumSum", x, self.graph.constant(-1, np.int64))
+
+    def grouped(self, x: Any, size: int) -> Any:
+        return self._shaped(x, -1, [-1, size])
+
+    def flat(self, x: Any) -> Any:
+        return self._shaped(x, -2, [-1])
+
+    def _shaped(self, x: Any, end: int, last: list[int]) -> Any:
+        """With other dimensions in place of those from `end` on."""
+        kept = self.graph.node("Shape", x, end=end)
+        shape = self.graph.node("Concat", kept, self.graph.constant(last, np.int64), axis=0)
+        return self.graph.node("Reshape", x, shape)
+
+    def joined(self, a: Any, b: Any) -> Any:
+        return self.graph.node("Concat", a, b, axis=-1)
 
 
 OPS = OnnxTable()

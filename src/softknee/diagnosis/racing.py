@@ -2,8 +2,8 @@
 
 Everything else is held constant: each seed gives all of them the same random numbers for the weights and for the
 training, every layer is initialised with the exact gain of its activation, and the networks must be of one size. A
-score is compared with the first activation's seed by seed. "Underpowered, needs n seeds" is an answer, and among
-activations of one family the usual one.
+score is compared with the first activation's seed by seed, by Student's paired test: verdict and interval are of one
+kind. "Underpowered, needs n seeds" is an answer, and among activations of one family the usual one.
 """
 
 from __future__ import annotations
@@ -206,6 +206,7 @@ def race(
                 margin=margin,
                 confidence=confidence,
                 higher_is_better=higher_is_better,
+                few=True,
             )
         why = tuple(failures[name])
         if name != first and compared is None and not why:

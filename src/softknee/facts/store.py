@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import scipy
 
 from ..errors import InputError
 from ..expression import Expr
@@ -63,6 +62,8 @@ def _written(expression: Expr) -> str:
 @functools.cache
 def _code() -> str:
     """What the results depend on besides the definition: the code that makes them and the libraries under it."""
+    import scipy  # 8 ms, which only those who ask for facts pay
+
     digest = hashlib.sha256(f"{np.__version__} {scipy.__version__}".encode())
     package = Path(__file__).parent.parent
     for folder in ("facts", "expression", "backends"):

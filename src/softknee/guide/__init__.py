@@ -7,6 +7,17 @@ the catalog, explanations compute.
 from __future__ import annotations
 
 from .explaining import Explanation, explain, topics
-from .recommending import Alternative, Model, Recommendation, Source, recommend, uses
+from .recommending import Alternative, Model, Recommendation, Source, models, recommend, uses
 
-__all__ = ["Alternative", "Explanation", "Model", "Recommendation", "Source", "explain", "recommend", "topics", "uses"]
+__all__ = [
+    "Alternative",
+    "Explanation",
+    "Model",
+    "Recommendation",
+    "Source",
+    "explain",
+    "models",
+    "recommend",
+    "topics",
+    "uses",
+]

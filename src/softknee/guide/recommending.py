@@ -1,7 +1,7 @@
 """Which activation for a use: one choice, what any other would gain, reasons, sources, facts, and who runs it.
 
 The judgement is written down in `uses.json` with its sources, the models in `production.csv` with how that is known.
-Facts are the catalog's, costs those recorded in `kernels/accuracy.json`: none is written twice.
+Facts are the catalog's, costs those recorded in `kernels/costs.json`: none is written twice.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import torch
-
 from softknee.catalog import Activation, get
 from softknee.errors import InputError, closest
-from softknee.kernels import paths
+from softknee.kernels.costs import cost
 from softknee.plain import plain, plain_fields
 
 
@@ -71,12 +69,12 @@ class Recommendation:
     @property
     def models(self) -> tuple[Model, ...]:
         """Production models that run the choice or one of the others, in that order."""
-        return tuple(model for name in self.names for model in production() if model.activation == name)
+        return tuple(model for name in self.names for model in models(get(name)))
 
     def costs(self) -> dict[str, float | None]:
-        """Recorded ns per element in float32, forward, 64K elements, one thread, of the path that a call on a CPU
-        takes; None where nothing is recorded."""
-        return {name: _cost(get(name)) for name in self.names}
+        """Recorded ns per element of a forward call in float32 on a CPU; None where nothing is recorded."""
+        found = {name: cost(get(name)) for name in self.names}
+        return {name: None if one is None else one.ns for name, one in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, with the facts and the cost of each activation named, as plain JSON types."""
@@ -117,6 +115,12 @@ def uses() -> tuple[Recommendation, ...]:
     return tuple(map(recommend, _uses()))
 
 
+def models(activation: Activation) -> tuple[Model, ...]:
+    """Which models run the entry; none of one's own, even under an entry's name."""
+    known = (activation.formula.__module__ or "").startswith("softknee.catalog.")
+    return tuple(model for model in production() if known and model.activation == activation.name)
+
+
 @functools.cache
 def production() -> tuple[Model, ...]:
     """`production.csv`."""
@@ -127,11 +131,6 @@ def production() -> tuple[Model, ...]:
 @functools.cache
 def _uses() -> dict[str, dict[str, Any]]:
     return json.loads((resources.files(__package__) / "uses.json").read_text(encoding="utf-8"))
-
-
-def _cost(activation: Activation) -> float | None:
-    recorded = paths.measured()["entries"].get(activation.name, {}).get("float32", {})
-    return recorded.get(paths.choose(activation, torch.float32).forward, {}).get("ns")
 
 
 def _facts(activation: Activation) -> dict[str, Any]:

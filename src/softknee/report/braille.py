@@ -31,16 +31,16 @@ DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 ASCII = str.maketrans("└─│┤┬┄┊━−′", "+-|++.:--'")
 
 
-def draw(plot: Plot, console: Console) -> None:
-    """Print the legend, then each panel, as wide as the console and about as high as it."""
+def draw(plot: Plot, console: Console, legend: bool = True, rows: int | None = None) -> None:
+    """Print the legend, then each panel, as wide as the console and, unless `rows` says how high, about as high."""
     from rich.text import Text
 
     coloured = not console.no_color and console.color_system is not None
     braille = console.encoding.startswith("utf")
-    lines = _legend(plot, coloured)
-    rows = (console.height - len(lines) - 1) // len(plot.panels) - 4
+    lines = _legend(plot, coloured) if legend else []
+    rows = rows or max(SHORTEST, min(TALLEST, (console.height - len(lines) - 1) // len(plot.panels) - 4))
     for panel in plot.panels:
-        canvas = _canvas(plot, panel, min(console.width, WIDEST), max(SHORTEST, min(TALLEST, rows)), coloured, braille)
+        canvas = _canvas(plot, panel, min(console.width, WIDEST), rows, coloured, braille)
         lines += [Text(""), *canvas, *(Text(note, "dim") for note in panel.notes)]
     for line in lines:
         if not braille:

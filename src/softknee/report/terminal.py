@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any
 from softknee.catalog import Activation
 from softknee.errors import InputError, SoftkneeError
 from softknee.facts import Facts
+from softknee.guide import models
+from softknee.kernels.costs import cost, recorded
 
-from .braille import draw
+from .braille import SHORTEST, draw
 from .choice import (
     UNKNOWN,
     Choice,
     choices,
     written_asymptotes,
+    written_cost,
     written_parameters,
     written_range,
     written_shape,
     written_steepest,
 )
-from .curves import jumps
+from .curves import MOST, jumps, plot
+from .emitted import available
 from .figures import MISSING, clip, interval, known, number, p_value, percent, plural, score, shape, signed
 from .formula import formula
 from .sections import grouped, headline, most_severe, unchecked
@@ -440,7 +444,7 @@ def catalog(activations: Sequence[Activation], console: Console | None = None) -
 
 
 def _activations(several: Sequence[Choice], console: Console) -> None:
-    """What each is, then their facts side by side."""
+    """What each is, their curves, their facts side by side, who runs them, and where their code is."""
     for one in several:
         activation = one.activation
         written = formula(activation)
@@ -456,6 +460,11 @@ def _activations(several: Sequence[Choice], console: Console) -> None:
         for name, words in told.items():
             if words:
                 _line(console, (f"{name}  ", "dim"), words, indent=2)
+    curves = [one for one in several if one.activation.kind != "normalizer"]
+    if 0 < len(curves) <= MOST:
+        if len(curves) > 1:
+            console.print()
+        draw(plot(*curves), console, legend=len(curves) > 1, rows=SHORTEST)
     console.print()
     widest = max(len(one.activation.name) for one in several)
     beside = max(1, (console.width - 20) // max(15, widest + 1))
@@ -470,6 +479,25 @@ def _activations(several: Sequence[Choice], console: Console) -> None:
         _table(console, ("", *names), rows, left=("", *names))
         if start + beside < len(several):
             console.print()
+    if any(cost(one.activation) for one in several):
+        _line(
+            console,
+            (f"ns an element: {recorded()['conditions']}; {recorded()['machine']['processor']}", "dim"),
+            indent=2,
+        )
+    _models([model for one in several for model in models(one.activation)], "models that run it", console)
+    common = [name for name in available(several[0]) if all(name in available(one) for one in several[1:])]
+    _line(console, ("code with --code  ", "dim"), ", ".join(common), indent=2)
+
+
+def _models(found: Sequence[Any], title: str, console: Console) -> None:
+    if found:
+        _line(console, (title, "dim"), indent=2)
+    several = len({model.activation for model in found}) > 1
+    for model in found:
+        given = f" ({model.parameters})" if model.parameters else ""
+        name = ((model.activation, "bold"), ": ") if several else ()
+        _line(console, *name, f"{model.models}{given}", (f"  {model.evidence}", "dim"), indent=4)
 
 
 def _fact(read: Callable[[Choice], str], choice: Choice) -> str:
@@ -579,6 +607,8 @@ FACTS: dict[str, Callable[[Choice], str]] = {
     "in torch": _in_torch,
     "float32 path": lambda c: _path(c, "float32"),
     "bfloat16 path": lambda c: _path(c, "bfloat16"),
+    "float32 ns": lambda c: written_cost(c, "float32"),
+    "bfloat16 ns": lambda c: written_cost(c, "bfloat16"),
 }
 
 
@@ -611,12 +641,8 @@ def _recommendation(result: Any, console: Console) -> None:
         rows.append((name, *told, MISSING if costs[name] is None else number(costs[name])))
     _table(console, ("facts", "range", "dead", "largest |f′|", "gain", "ns"), rows, left=("facts", "range", "dead"))
     if any(cost is not None for cost in costs.values()):
-        _line(console, ("ns per element as recorded: float32, forward, 64K elements, one thread", "dim"), indent=2)
-    if result.models:
-        _line(console, ("language models that run them", "dim"), indent=2)
-    for model in result.models:
-        given = f" ({model.parameters})" if model.parameters else ""
-        _line(console, (model.activation, "bold"), f": {model.models}{given}; {model.evidence}", indent=4)
+        _line(console, (f"ns an element: float32, {recorded()['conditions']}", "dim"), indent=2)
+    _models(result.models, "models that run them", console)
     _line(console, ("sources", "dim"), indent=2)
     for source in result.sources:
         _line(console, source, indent=4)

@@ -173,6 +173,29 @@ def mean_interval(
     return Interval(float(mean - reach), float(mean + reach))
 
 
+def student(
+    differences: ArrayLike, clusters: Sequence[Any] | None = None, *, confidence: float = 0.95
+) -> tuple[float, Interval]:
+    """Student's two-sided p of the mean difference, and its interval, which excludes 0 where p < 1 − confidence.
+
+    For few rows, each a mean over many others, as a training's score is: sign flips of 5 rows have no p below 1/16.
+    Differences that are all equal have no spread to judge by: p is that of the sign flips, and the interval is infinite
+    unless that is significant.
+    """
+    from scipy.stats import t
+
+    _share("confidence", confidence)
+    values = _column("differences", differences)
+    interval = mean_interval(values, clusters, confidence=confidence)
+    sums, sizes = _clustered(values, clusters)
+    reach, mean = (interval.high - interval.low) / 2, float(sums.sum() / sizes.sum())
+    if reach > 1e-12 * abs(mean) and math.isfinite(reach):
+        error = reach / float(t.ppf((1 + confidence) / 2, len(sums) - 1))
+        return float(2 * t.sf(abs(mean) / error, len(sums) - 1)), interval
+    p = sign_flip(values, clusters)
+    return p, interval if p < 1 - confidence else Interval(-math.inf, math.inf)
+
+
 def bootstrap_means(
     differences: ArrayLike,
     clusters: Sequence[Any] | None = None,
@@ -284,12 +307,12 @@ class Paired:
     before: float  # mean score
     after: float
     difference: float
-    interval: Interval  # paired bootstrap
+    interval: Interval  # paired bootstrap; Student's where that is the test
     confidence: float
     fixed: int  # rows whose score got better
     broken: int  # rows whose score got worse
     p: float
-    test: str  # "exact McNemar" or "sign flips"
+    test: str  # "exact McNemar", "sign flips" or "Student"
     margin: float
     equivalence_interval: Interval  # at 1 − 2·(1 − confidence): two one-sided tests
     higher_is_better: bool
@@ -342,6 +365,7 @@ def paired(
     confidence: float = 0.95,
     clusters: Sequence[Any] | None = None,
     higher_is_better: bool = True,
+    few: bool = False,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Paired:
@@ -352,7 +376,8 @@ def paired(
 
     - "equivalent": the two one-sided tests place the difference within ±margin, be it significant or not. Scores that
       are all 0 or 1 use Tango's score interval, others Student's (with clusters: of cluster sums).
-    - "different": otherwise, p < 1 − confidence; by exact McNemar for 0/1 scores without clusters, else by sign flips.
+    - "different": otherwise, p < 1 − confidence; by exact McNemar for 0/1 scores without clusters, else by sign flips;
+      with `few`, rows that are each a mean over many others, by `student`, which tells five of them apart.
     - "underpowered": otherwise, with the rows that would settle it at 90 % power if these rates stayed. One row
       is never enough.
 
@@ -377,12 +402,17 @@ def paired(
     better, worse = int((change > 0).sum()), int((change < 0).sum())
     fixed, broken = (better, worse) if higher_is_better else (worse, better)
     difference = float(change.mean())
-    interval = paired_bootstrap(first, second, clusters=groups, confidence=confidence, resamples=resamples, seed=seed)
-    binary = bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
-    if binary and groups is None:
-        test, p = "exact McNemar", mcnemar_exact(fixed, broken)
+    binary = not few and bool(np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all())
+    if few:
+        test, (p, interval) = "Student", student(change, groups, confidence=confidence)
     else:
-        test, p = "sign flips", sign_flip(change, groups, resamples=resamples, seed=seed)
+        interval = paired_bootstrap(
+            first, second, clusters=groups, confidence=confidence, resamples=resamples, seed=seed
+        )
+        if binary and groups is None:
+            test, p = "exact McNemar", mcnemar_exact(fixed, broken)
+        else:
+            test, p = "sign flips", sign_flip(change, groups, resamples=resamples, seed=seed)
     inner = 2 * confidence - 1
     if (binary and groups is None) or not change.any():
         # Nothing changed is no proof that nothing will: Tango's interval still has the width that so few rows leave.

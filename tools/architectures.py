@@ -18,6 +18,7 @@ import copy
 import functools
 import inspect
 import json
+import math
 import os
 import re
 import signal
@@ -210,12 +211,16 @@ def observe(model_type: str, settings: dict[str, Any]) -> Census:
 def agree(declared: Census, seen: Census) -> list[str]:
     """Where a config's answer is not what ran: one line for each of its sites, and for each feed-forward one it lacks.
 
-    A gate counts as its activation: `silu` that gates is `swiglu`. Parameters to 1e-6.
+    A gate counts as its activation: `silu` that gates is `swiglu`. Parameters to 1e-6. Parts of the model that the run
+    did not reach are left out.
     """
     found = {site.key: site for site in seen.sites}
+    ran = {site.path.partition(".")[0] for site in seen.sites}
     wrong = []
     for site in declared.sites:
         other = found.pop(site.key, None)
+        if other is None and site.path.partition(".")[0] not in ran:
+            continue  # a part that these inputs do not reach, such as the vision model without an image
         if other is None:
             wrong.append(f"{site.key}: declared {site.name}, not seen")
         elif not _same(site, other):
@@ -243,7 +248,8 @@ def _same(declared: Site, seen: Site) -> bool:
     if a != b and declared.activation != seen.activation:
         return False
     if declared.activation == seen.activation:
-        return all(abs(v - seen.parameters.get(k, v)) <= 1e-6 * max(1, abs(v)) for k, v in declared.parameters.items())
+        pairs = [(v, seen.parameters.get(k, v)) for k, v in declared.parameters.items()]
+        return all(math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6) for a, b in pairs)
     return True
 
 
@@ -432,7 +438,7 @@ class Derivation:
             pattern, _ = numbered(site.path)
             kinds.setdefault((pattern, site.call), set()).add(site.activation or "unknown")
             if (pattern, site.call) not in rows and self.places.get(pattern):
-                rows[pattern, site.call] = (site, self.places[pattern])
+                rows[pattern, site.call] = (site, self.alike(pattern, site.call))
         known = {key: row for key, row in rows.items() if row[0].activation and len(kinds[key]) == 1}
         seen = {pattern for pattern, _ in rows}
         for path, (name, parameters) in self.of_module.items():
@@ -447,6 +453,14 @@ class Derivation:
             if pattern not in seen:
                 known[pattern, 0][1].append(index)
         return [(pattern, call, site, indices) for (pattern, call), (site, indices) in known.items()]
+
+    def alike(self, pattern: Pattern, call: int) -> list[tuple[int, ...]]:
+        """Where the default model has modules at such paths, of the classes that were seen to have this call."""
+        assert self.run is not None
+        seen = [s.path for s in self.run.sites if (numbered(s.path)[0], s.call) == (pattern, call)]
+        classes = {type(self.modules[path]) for path in seen if path in self.modules}
+        indices = self.places[pattern]
+        return [i for i in indices if type(self.modules[pattern.format(*i)]) in classes] or indices
 
     def parts(self) -> dict[str, tuple[str, str]]:
         """Key of each nested config whose model is built as such inside this one → (its path, its type)."""
@@ -671,7 +685,10 @@ def derive(model_types: Iterable[str], told: Callable[[str], None]) -> dict[str,
     for model_type in model_types:
         try:
             one = Derivation(model_type)
-            found[model_type] = one.entry()
+            entry = one.entry()
+            if not entry["sites"] and "parts" not in entry:
+                raise Failed("no activation is known of it")
+            found[model_type] = entry
             why = f", not run: {one.why_not_run}" if one.run is None else ""
             told(f"{model_type}: {len(found[model_type]['sites'])} sites{why}")
         except Failed as error:

@@ -57,9 +57,9 @@ def from_config(settings: Mapping[str, Any], name: str = "config.json") -> Censu
         stated[0] if isinstance(stated, list) and stated and isinstance(stated[0], str) else settings.get("model_type")
     )
     if not reading.sites and not reading.notes:
-        raise InputError(
-            f"{name} says nothing of an activation: no model_type that is known, nor any of {', '.join(KEYS[:4])}"
-        )
+        if reading.known(settings) is None:
+            raise InputError(f"{name} has no model_type that is known, nor any of {', '.join(KEYS[:4])}")
+        reading.notes.append(f"no activation is known of {title}")
     return Census(
         str(title or name), tuple(reading.sites), executed=False, notes=tuple(dict.fromkeys(reading.notes)),
         conflicts=tuple(reading.conflicts),
@@ -148,7 +148,7 @@ class _Reading:
         self.source = architectures()["source"].partition(",")[0]
 
     def model(self, settings: Mapping[str, Any]) -> None:
-        entry = self._entry(settings.get("model_type"))
+        entry = self.known(settings.get("model_type"))
         where = f"{self.name}: "
         if entry is None:
             self._unknown(settings, where, "")
@@ -164,7 +164,7 @@ class _Reading:
             self._row(replace(config, prefix=""), row | {"role": "head"}, {})
 
     @staticmethod
-    def _entry(model_type: Any) -> Mapping[str, Any] | None:
+    def known(model_type: Any) -> Mapping[str, Any] | None:
         return architectures()["types"].get(model_type) if isinstance(model_type, str) else None
 
     def _config(self, config: _Config, without: set[str]) -> None:
@@ -190,7 +190,7 @@ class _Reading:
             kind = usual
         else:
             kind = inner.get("model_type", usual)
-        entry = self._entry(kind)
+        entry = self.known(kind)
         if entry is None:
             self._unknown(inner, where, prefix)
         else:
@@ -230,6 +230,9 @@ class _Reading:
         usual = settled(name)
         parameters = usual | {k: v for k, v in parameters.items() if k in usual}
         role = "gate" if gate else row.get("role", "hidden")
+        if len((row.get("layers") or {}).get("only", ())) > 1:
+            which = "stands where it does by default: which layers have it does not follow from the config"
+            self.notes.append(f"{config.prefix}{row['path']} {which}")
         keys = []
         for path in self._paths(config, row):
             self._room()
@@ -353,7 +356,7 @@ class _Reading:
                 "where the activation stands, and whether it gates, is not known"
             )
         for key, part in inner.items():
-            entry = self._entry(part.get("model_type"))
+            entry = self.known(part.get("model_type"))
             if entry is not None:
                 self._config(_Config(part, entry, f"{prefix}{key}.", f"{where}{key}."), set())
             elif any(k in part for k in KEYS):

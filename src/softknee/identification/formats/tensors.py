@@ -166,10 +166,8 @@ def candidates(path: str, is_gated: bool) -> tuple[Candidate, ...]:
     pattern = _NUMBER.sub("{}", path)
     parts = pattern.split(".")
     counted: Counter[str] = Counter()
-    for start in range(len(parts)):
-        counted = _counts(is_gated).get(".".join(parts[start:]), Counter())
-        if counted:
-            break
+    for start in range(len(parts)):  # whatever the model that it is part of puts before it
+        counted += _counts(is_gated).get(".".join(parts[start:]), Counter())
     total = sum(counted.values())
     return tuple(Candidate(name, {}, round(count / total, 4)) for name, count in counted.most_common())
 

@@ -280,9 +280,13 @@ class _Function:
     definition: Any
     parameters: tuple[tuple[str, float], ...]
 
+    @property
+    def inputs(self) -> int:
+        return len(self.definition.inputs)
+
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            value = self.definition.value(*inputs[: len(self.definition.inputs)], **dict(self.parameters))
+            value = self.definition.value(*inputs[: self.inputs], **dict(self.parameters))
         return value * inputs[1] if self.kind == "gated" and self.definition.kind == "elementwise" else value
 
 
@@ -306,7 +310,10 @@ def _measured(a: _Function, b: _Function, relative: float) -> tuple[float, tuple
         side = np.linspace(-REACH, REACH, 481)
         points = tuple(p.ravel() for p in np.meshgrid(side, side, indexing="ij"))
     else:
-        points = (np.random.default_rng(0).normal(0.0, 3.0, (64, 16)),)
+        if a.inputs != b.inputs:
+            return np.inf, (), False, 0.0
+        random = np.random.default_rng(0)
+        points = tuple(random.normal(0.0, 3.0, (64, 16)) for _ in range(a.inputs))
     first, second = a(*points), b(*points)
     if first.shape != second.shape:
         return np.inf, (), False, 0.0

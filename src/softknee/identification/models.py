@@ -91,6 +91,10 @@ def _as_graph(model: Any, example_inputs: Any) -> Census | None:
         from .formats import exported
 
         return exported.identify(model) if exported.exports(model) else None
+    if type(model).__name__ == "ModelProto":
+        from .formats import onnx
+
+        return onnx.identify(model)
     if example_inputs is not None and callable(model) and not isinstance(model, nn.Module):
         from .formats import jaxpr
 

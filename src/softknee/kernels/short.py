@@ -52,17 +52,22 @@ def seen() -> bool:
     return is_compiling() or _interpreters() is not None or forward_ad._current_level >= 0 or _dispatch_modes() > 0
 
 
-def direct(activation: Activation, x: Any) -> Tensor | None:
-    """The commonest call, of one plain tensor on the CPU at the defaults; None where that is not it, or it fails."""
+def direct(activation: Activation, x: Any, *others: Any) -> Tensor | None:
+    """The commonest call, of plain tensors on the CPU at the defaults; None where that is not it, or it fails."""
     # `seen` written out; a mode sees every property that is read, so that it is asked for first
     if type(x) is not Tensor or has_torch_function_unary(x) or is_dynamo_compiling() or _interpreters() is not None:
         return None
     if forward_ad._current_level >= 0 or _dispatch_modes() or not x.is_cpu:
         return None
-    found = _ways(activation, 1, x.dtype, "cpu", ())
-    op = found.recorded if x.requires_grad and _recording() else found.plain
+    recorded = x.requires_grad
+    for other in others:
+        if type(other) is not Tensor or not other.is_cpu or other.dtype is not x.dtype:
+            return None
+        recorded = recorded or other.requires_grad
+    found = _ways(activation, 1 + len(others), x.dtype, "cpu", ())
+    op = found.recorded if recorded and _recording() else found.plain
     try:
-        return None if op is None else op(x)
+        return None if op is None else op(x, *others)
     except (RuntimeError, IndexError, TypeError):
         return None
 

@@ -9,7 +9,9 @@ def _softplus_stable(x, ops, *, beta, threshold):
     # The derivative with respect to beta, (u·σ(u) − softplus(u))/beta², cancels for u > 0; it is even in u.
     size = ops.abs(beta * x)
     slope = -(size * ops.sigmoid(-size) + ops.softplus(-size)) / beta / beta
-    return ops.where(beta * x > threshold, x, ops.with_slope(ops.softplus(beta * x) / beta, beta, slope))
+    # beta·x may overflow where the result, x to the last digit from 40 on, does not
+    far = beta * x > ops.minimum(threshold, 1e38)
+    return ops.where(far, x, ops.with_slope(ops.softplus(beta * x) / beta, beta, slope))
 
 
 @elementwise(

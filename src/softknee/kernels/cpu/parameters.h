@@ -150,7 +150,7 @@ template <class R>
 static void softplus_uniforms(const double* p, R* u) {
   const double beta = p[0];
   const double threshold = p[1];
-  down(threshold, u + 0);
+  down(minimum(threshold, 1e+38), u + 0);
   value(beta, u + 1);
   value((1.0 / beta), u + 3);
   value((beta / beta), u + 5);

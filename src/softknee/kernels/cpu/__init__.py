@@ -121,10 +121,8 @@ def _takes(activation: Activation, arguments: tuple[Any, ...], inputs: int) -> b
     for x in arguments[:inputs]:
         if x.dtype is not dtype or not x.is_cpu or x.layout is not torch.strided:
             return False
-    for value in arguments[inputs:]:
-        if isinstance(value, Tensor):
-            return False
-    return True
+    values = arguments[inputs:]
+    return not values or not any(isinstance(value, Tensor) for value in values)
 
 
 def forward(activation: Activation, *arguments: Any, out: Tensor | None = None) -> Tensor | None:

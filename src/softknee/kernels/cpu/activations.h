@@ -7,6 +7,8 @@ namespace activations {
 
 // Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1.
 struct prelu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -36,6 +38,8 @@ struct prelu {
 
 // x·σ(beta·x), beta learned. With beta = 1 it is SiLU, which many libraries call swish; 1.702 is quick_gelu.
 struct swish {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(u[0], u[1]), x);
@@ -65,6 +69,8 @@ struct swish {
 
 // Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
 struct xielu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -124,6 +130,8 @@ struct xielu {
 
 // Rectified linear unit, max(x, 0). Derivative 0 at 0.
 struct relu {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = larger(V(0.0), x);
@@ -140,6 +148,8 @@ struct relu {
 
 // ReLU capped at 6, for low-precision hardware. Derivative 0 at 0 and at 6.
 struct relu6 {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(0.0);
@@ -161,6 +171,8 @@ struct relu6 {
 
 // Squared ReLU, max(x, 0)².
 struct relu2 {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = larger(V(0.0), x);
@@ -181,6 +193,8 @@ struct relu2 {
 
 // x above zero, negative_slope·x below. Derivative at 0 is the slope.
 struct leaky_relu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -199,6 +213,8 @@ struct leaky_relu {
 
 // x above the threshold, else 0: it jumps there. Derivative 0 at the threshold.
 struct thresholded_relu {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
@@ -216,6 +232,8 @@ struct thresholded_relu {
 
 // x clipped to [min_val, max_val]. Derivative 0 at both ends.
 struct hardtanh {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
@@ -237,6 +255,8 @@ struct hardtanh {
 
 // Exponential linear unit: x above zero, alpha·(eˣ − 1) below.
 struct elu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -257,6 +277,8 @@ struct elu {
 
 // ELU whose derivative is continuous for every alpha: x above zero, alpha·(exp(x/alpha) − 1) below.
 struct celu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -279,6 +301,8 @@ struct celu {
 
 // Scaled ELU, whose scale and alpha keep mean 0 and variance 1 through depth.
 struct selu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -300,6 +324,8 @@ struct selu {
 
 // Piecewise quadratic SiLU, x·clip(x + 3, 0, 6)/6. Derivative 0 at −3 and 1 at +3.
 struct hardswish {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-3.0);
@@ -326,6 +352,8 @@ struct hardswish {
 
 // 0 where |x| ≤ lambd, else x: it jumps at ±lambd, where its derivative is 0.
 struct hardshrink {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -345,6 +373,8 @@ struct hardshrink {
 
 // Soft thresholding: 0 where |x| ≤ lambd, else x moved towards 0 by lambd.
 struct softshrink {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -368,6 +398,8 @@ struct softshrink {
 
 // x − tanh(x): x³/3 near 0, x ∓ 1 far out.
 struct tanhshrink {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -437,6 +469,8 @@ struct tanhshrink {
 
 // The logistic function, 1/(1 + e⁻ˣ). Its derivative is at most 1/4.
 struct sigmoid {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid(x);
@@ -452,6 +486,8 @@ struct sigmoid {
 
 // Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3.
 struct hardsigmoid {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-3.0);
@@ -475,6 +511,8 @@ struct hardsigmoid {
 
 // The hyperbolic tangent.
 struct tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::tanh(x);
@@ -490,6 +528,8 @@ struct tanh {
 
 // cap·tanh(x/cap): x near 0, never beyond ±cap. Gemma 2 caps its final logits at 30, attention scores at 50.
 struct softcap {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -510,6 +550,8 @@ struct softcap {
 
 // x/(1 + |x|): like tanh, but with tails that fall off as 1/x².
 struct softsign {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -532,6 +574,8 @@ struct softsign {
 
 // (1 + erf((x − mu)/(sigma·√2)))/2, the normal distribution function: mu and sigma make it resemble relu2 early.
 struct laplace {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
@@ -556,6 +600,8 @@ struct laplace {
 
 // Sigmoid-weighted linear unit, x·σ(x).
 struct silu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid_times(x, x);
@@ -571,6 +617,8 @@ struct silu {
 
 // Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left.
 struct gelu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::x_phi(x);
@@ -586,6 +634,8 @@ struct gelu {
 
 // GELU's tanh approximation, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); up to 4.7e-4 from the exact one.
 struct gelu_tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::odd_cubic(x, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
@@ -604,6 +654,8 @@ struct gelu_tanh {
 
 // GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one.
 struct quick_gelu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(1.702), x);
@@ -621,6 +673,8 @@ struct quick_gelu {
 
 // Self-gated by the tanh of softplus, x·tanh(log(1 + eˣ)).
 struct mish {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -679,6 +733,8 @@ struct mish {
 
 // Smooth ReLU, log(1 + exp(beta·x))/beta; the identity where beta·x > threshold.
 struct softplus {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = V(u[1]) * x;
@@ -703,6 +759,8 @@ struct softplus {
 
 // log σ(x) = −log(1 + e⁻ˣ).
 struct logsigmoid {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
@@ -720,6 +778,8 @@ struct logsigmoid {
 
 // The square root of softplus, √log(1 + eˣ).
 struct sqrt_softplus {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(-37.0);
@@ -748,6 +808,8 @@ struct sqrt_softplus {
 
 // (x + √(x² + b))/2: like softplus, without exponentials. b = 4 gives it softplus's curvature at 0.
 struct squareplus {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(0.0);
@@ -803,6 +865,8 @@ struct squareplus {
 
 // 0 below −1, x above 1, the parabola (x + 1)²/4 between: the integral of the piecewise linear sigmoid.
 struct sparse_plus {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-1.0);
@@ -828,6 +892,8 @@ struct sparse_plus {
 
 // Gated linear unit, σ(gate)·up. Packed as PyTorch has it: the gate is the second half.
 struct glu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(up, gate);
@@ -845,6 +911,8 @@ struct glu {
 
 // ReLU-gated linear unit, relu(gate)·up.
 struct reglu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = larger(V(0.0), gate);
@@ -867,6 +935,8 @@ struct reglu {
 
 // GELU-gated linear unit, gelu(gate)·up, with the exact GELU.
 struct geglu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::x_phi_times(up, gate);
@@ -884,6 +954,8 @@ struct geglu {
 
 // SiLU-gated linear unit, silu(gate)·up.
 struct swiglu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -903,6 +975,8 @@ struct swiglu {
 
 // gpt-oss's SwiGLU: g·σ(alpha·g)·(u + 1), g = min(gate, limit), u = clip(up, ±limit). Packed interleaved.
 struct swiglu_oai {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
@@ -940,6 +1014,8 @@ struct swiglu_oai {
 
 // SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped first, and only above.
 struct swiglu_clamped {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
@@ -973,6 +1049,8 @@ struct swiglu_clamped {
 
 // SwiGLU with both linear parts softly capped: σ(gate)·softcap(gate, gate_cap)·softcap(up, up_cap).
 struct situ_glu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::abs(gate);
@@ -1020,6 +1098,8 @@ struct situ_glu {
 
 // GELU-gated linear unit with GELU's tanh form: Gemma's and T5 1.1's, and what ggml calls GEGLU.
 struct geglu_tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const auto t0 = A::odd_cubic(gate, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
@@ -1042,6 +1122,8 @@ struct geglu_tanh {
 
 // GELU-gated linear unit with GELU's sigmoid form, quick_gelu(gate)·up.
 struct geglu_quick {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -1063,6 +1145,8 @@ struct geglu_quick {
 
 // gate·up, a gated unit without an activation.
 struct bilinear {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -1079,6 +1163,8 @@ struct bilinear {
 
 // Squared-ReLU-gated linear unit, max(gate, 0)²·up.
 struct relu2_glu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(0.0);
@@ -1102,6 +1188,8 @@ struct relu2_glu {
 
 // relu(gate)·relu(up): both must be positive, for sparsity.
 struct drelu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(0.0);
@@ -1128,6 +1216,8 @@ struct drelu {
 
 // ReLU-gated linear unit whose gate must pass a threshold, which each model states: gate·up where gate is above.
 struct fatrelu_glu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(u[0]);
@@ -1151,6 +1241,8 @@ struct fatrelu_glu {
 
 // SwiGLU clamped after its activation: min(silu(gate), limit)·clip(up, ±limit). Step-3.7's own limit is 16.
 struct swiglu_step {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(gate, gate);

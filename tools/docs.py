@@ -110,6 +110,10 @@ def formulas_of(activation: Activation) -> tuple[list[str], list[str]]:
     if activation.kind == "normalizer":
         return [written], ["max and Σ are taken over the dimension."]
     formulas, notes = [written], []
+    if activation.surrogate is not None:
+        expression = read(activation.passing)
+        assert expression is not None
+        notes.append("Backward takes the derivative of another function, its surrogate, which is the one shown.")
     for name in activation.inputs:
         of = "<mo>∂</mo>" if len(activation.inputs) > 1 else "<mi>d</mi>"
         slope = f"<mfrac><mrow>{of}<mi>f</mi></mrow><mrow>{of}{word(name)}</mrow></mfrac>"
@@ -119,7 +123,8 @@ def formulas_of(activation: Activation) -> tuple[list[str], list[str]]:
         else:
             formulas.append(derived)
     if activation.stochastic:
-        notes.append("noise is drawn in training, uniformly from 0 to 1; in evaluation it is its mean.")
+        drawn = {"noise": "uniformly from 0 to 1", "deviate": "normally, with mean 0 and variance 1"}[activation.noise]
+        notes.append(f"{activation.noise} is drawn in training, {drawn}; in evaluation it is its mean.")
     return formulas, notes
 
 
@@ -170,13 +175,13 @@ def use(activation: Activation) -> str:
 
 
 def sources(activation: Activation) -> Iterator[str]:
-    """The definition's own code, and that of its stable form."""
+    """The definition's own code, and that of its stable form and its surrogate."""
     own = inspect.getsource(activation.formula)
     yield own
-    if activation.stable is not None:
-        stable = inspect.getsource(activation.stable)
-        if stable not in own:
-            yield stable
+    for other in filter(None, (activation.stable, activation.surrogate)):
+        code = inspect.getsource(other)
+        if code not in own:
+            yield code
 
 
 def exactness(activation: Activation) -> list[list[str]]:

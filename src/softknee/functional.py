@@ -120,10 +120,15 @@ def _normalizer(activation: Activation) -> Callable[..., Tensor]:
         def function(input: Tensor, dim: int | None = None, **keywords: Any) -> Tensor:
             return call(activation, input, dim=dim, **keywords)
 
+        def function_of_two(gate: Tensor, up: Tensor, dim: int | None = None, **keywords: Any) -> Tensor:
+            return call(activation, gate, up, dim=dim, **keywords)
+
+        two = len(activation.inputs) == 2
+        made, required = (function_of_two, ["gate", "up"]) if two else (function, ["input"])
         options += parameters
         if activation.dim is None:
-            return _dressed(function, activation, ["input", "dim"], options)
-        return _dressed(function, activation, ["input"], [("dim", activation.dim, _POSITIONAL), *options])
+            return _dressed(made, activation, [*required, "dim"], options)
+        return _dressed(made, activation, required, [("dim", activation.dim, _POSITIONAL), *options])
 
     names, options = (*activation.parameters, "dim"), [*options, ("generator", None, _KEYWORD)]
 

@@ -53,15 +53,22 @@ def _normalizer(activation: Activation) -> Callable[..., Any]:
 
     from .backends.jax import OPS, checked
 
-    def apply(x: Any, axis: int = -1, **parameters: Any) -> Any:
-        x = checked(x, activation.name, activation.inputs[0])
+    count = len(activation.inputs)
+
+    def apply(*arguments: Any, axis: int = -1, **parameters: Any) -> Any:
+        given, (axis, *more) = arguments[:count], (*arguments[count:], axis)
+        if len(given) < count or len(more) > 1:
+            raise InputError(f"{activation.name} takes {' and '.join(activation.inputs)}, got {len(arguments)} inputs")
+        arrays = [checked(x, activation.name, word) for x, word in zip(given, activation.inputs, strict=True)]
+        x = arrays[0]
         if isinstance(axis, bool) or not isinstance(axis, int) or not -max(x.ndim, 1) <= axis < max(x.ndim, 1):
             raise InputError(f"{activation.name}: axis={axis!r} does not fit an input of shape {x.shape}")
-        floats, given = _split(activation, parameters)
-        wide = x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-        last = jnp.moveaxis(jnp.atleast_1d(wide), axis, -1)
-        result = jnp.moveaxis(activation.on(OPS, last, **floats, **given), -1, axis)
-        return result.reshape(x.shape).astype(x.dtype)
+        floats, learned = _split(activation, parameters)
+        dtype = jnp.result_type(*arrays)
+        wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+        last = [jnp.moveaxis(jnp.atleast_1d(a.astype(wide)), axis, -1) for a in arrays]
+        result = jnp.moveaxis(activation.on(OPS, *last, **floats, **learned), -1, axis).astype(dtype)
+        return result if x.ndim or result.size > 1 else result.reshape(())
 
     return apply
 

@@ -81,7 +81,11 @@ def model(
     else:
         functions = [function(activation, opset)]
         nodes = [helper.make_node(functions[0].name, inputs, ["y"], domain=DOMAIN)]
-    values = [helper.make_tensor_value_info(word, TensorProto.FLOAT, list(shape)) for word in (*inputs, "y")]
+    shapes: list[list[Any]] = [list(shape) for _ in (*inputs, "y")]
+    if activation.resizes:
+        shapes[-1][-1] = None  # known when it runs
+    words = (*inputs, "y")
+    values = [helper.make_tensor_value_info(w, TensorProto.FLOAT, s) for w, s in zip(words, shapes, strict=True)]
     graph = helper.make_graph(nodes, activation.name, values[:-1], values[-1:])
     opsets = [helper.make_opsetid("", opset), *[helper.make_opsetid(DOMAIN, 1)] * len(functions)]
     version = helper.find_min_ir_version_for(opsets[:1])

@@ -77,16 +77,22 @@ def test_both_inputs_of_a_gate():
 
 @pytest.mark.parametrize("activation", NORMALIZERS, ids=lambda a: a.name)
 def test_normalizers(activation):
-    x = np.random.default_rng(0).normal(size=(3, 5)) * 2
-    weights = np.random.default_rng(1).normal(size=(3, 5))
-    leaf = torch.from_numpy(x).requires_grad_()
-    (wanted,) = torch.autograd.grad((activation(leaf, dim=-1) * torch.from_numpy(weights)).sum(), leaf)
+    generator = np.random.default_rng(0)
+    x = [generator.normal(size=(3, 6)) * 2 for _ in activation.inputs]
+    leaves = [torch.from_numpy(v).requires_grad_() for v in x]
+    y = activation(*leaves, dim=-1)
+    weights = np.random.default_rng(1).normal(size=y.shape)
+    wanted = torch.autograd.grad((y * torch.from_numpy(weights)).sum(), leaves)
     with jax.enable_x64(True):
         function = SJ.function(activation)
-        np.testing.assert_allclose(function(x), activation.value(x), rtol=1e-13, atol=1e-15)
-        np.testing.assert_allclose(function(x, axis=0), activation.value(x.T).T, rtol=1e-13, atol=1e-15)
-        found = jax.grad(lambda v: (function(v) * weights).sum())(jnp.asarray(x))
-    np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(function(*x), activation.value(*x), rtol=1e-13, atol=1e-15)
+        across = [v.T for v in x]
+        np.testing.assert_allclose(function(*across, axis=0), activation.value(*x).T, rtol=1e-13, atol=1e-15)
+        np.testing.assert_array_equal(function(*across, 0), function(*across, axis=0))
+        of = tuple(range(len(x)))
+        found = jax.grad(lambda *v: (function(*v) * weights).sum(), argnums=of)(*map(jnp.asarray, x))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
 
 
 def test_half_precision_is_rounded_once():

@@ -20,7 +20,9 @@ def inputs_of(activation):
     if activation.kind == "gated":
         generator = np.random.default_rng(0)
         return [generator.normal(size=2000).astype(np.float32) * 3 for _ in activation.inputs]
-    return [POINTS if activation.kind == "elementwise" else POINTS[:2000].reshape(20, 100) / 9]
+    if activation.kind == "elementwise":
+        return [POINTS]
+    return [points.reshape(20, 100) / 9 for points in (POINTS[:2000], POINTS[1999::-1])[: len(activation.inputs)]]
 
 
 def run(model, names, inputs):

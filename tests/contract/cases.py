@@ -85,10 +85,10 @@ def inputs(activation: Activation, *shape: int, dtype=torch.float64, grad: bool 
 
 
 def numbers(activation: Activation) -> dict[str, float]:
-    """A number for each parameter, near its default but not equal to it; switches are left out."""
+    """A number for each parameter, near its default but not equal to it; switches and counts are left out."""
     given = {}
     for name, parameter in activation.parameters.items():
-        if not isinstance(parameter.default, bool):
+        if not isinstance(parameter.default, int):
             default = parameter.default
             given[name] = 1.03 * default + 0.01 if math.isfinite(default) else 2.5
     activation.resolve(given)
@@ -117,7 +117,8 @@ def violations(activation: Activation) -> list[tuple[str, float, Any]]:
         if isinstance(name, str):
             bound = activation.defaults[other] if isinstance(other, str) else other
             outside = 1.0 if side == "left" else -1.0
-            for number in (bound + outside, bound + 1e-3 * outside, bound, math.nan):
+            near = (bound + outside, bound + 1e-3 * outside, bound, math.nan)
+            for number in (int(near[0]),) if isinstance(activation.defaults[name], int) else near:
                 values = activation.defaults | {name: number}
                 broken = [c for c in activation.conditions if not c.holds(values)]
                 if broken:

@@ -9,6 +9,7 @@ import mpmath
 import numpy as np
 
 from softknee.backends import table
+from softknee.backends.mpmath import MpmathTable
 from softknee.catalog import Activation
 from softknee.errors import InputError
 
@@ -51,6 +52,7 @@ def _exact(activation: Activation, point: tuple[float, ...], order: tuple[int, .
 
 def _differences(activation, point, order, digits):
     ops = table("mpmath")
+    function = activation.passing if order[0] else activation.own
     large = max([0, *(int(abs(math.log10(abs(x)))) for x in point if x and math.isfinite(x))])
     with mpmath.workdps(digits + (2 if large <= 110 else 4) * large):
         values = [mpmath.mpf(x) for x in point]
@@ -61,7 +63,7 @@ def _differences(activation, point, order, digits):
             for i, x in zip(moved, some, strict=True):
                 arguments[i] = x
             inputs, parameters = arguments[: len(activation.inputs)], arguments[len(activation.inputs) :]
-            return mpmath.mpf(activation.on(ops, *inputs, **dict(zip(activation.parameters, parameters, strict=True))))
+            return mpmath.mpf(function.on(ops, *inputs, **dict(zip(activation.parameters, parameters, strict=True))))
 
         if not moved:
             return +along()
@@ -69,6 +71,24 @@ def _differences(activation, point, order, digits):
         if len(moved) == 1:
             return +mpmath.diff(along, values[moved[0]], order[moved[0]])
         return +mpmath.diff(along, tuple(values[i] for i in moved), tuple(order[i] for i in moved))
+
+
+class RowOps(MpmathTable):
+    """mpmath over the last dimension of arrays of its numbers."""
+
+    where = staticmethod(np.where)
+    amax = staticmethod(functools.partial(np.max, axis=-1, keepdims=True))
+    total = staticmethod(functools.partial(np.sum, axis=-1, keepdims=True))
+    cumulative = staticmethod(functools.partial(np.cumsum, axis=-1))
+    descending = staticmethod(lambda x: -np.sort(-x, axis=-1))
+    grouped = staticmethod(lambda x, size: x.reshape(*x.shape[:-1], -1, size))
+    flat = staticmethod(lambda x: x.reshape(*x.shape[:-2], -1))
+    joined = staticmethod(lambda a, b: np.concatenate([a, b], -1))
+
+
+for _name in ("exp", "log", "sqrt", "abs", "sign", "tanh", "maximum"):
+    _primitive = getattr(MpmathTable(), _name)
+    setattr(RowOps, _name, staticmethod(np.frompyfunc(_primitive, 2 if _name == "maximum" else 1, 1)))
 
 
 def ulp(value: float) -> float:

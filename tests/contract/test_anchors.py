@@ -24,8 +24,8 @@ import softknee.functional as SF
 X = torch.linspace(-6, 6, 64, dtype=torch.float64)
 GATES = torch.linspace(-9.3, 11.9, 64, dtype=torch.float64)
 UPS = 6.5 * torch.randn(64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-ROWS = torch.randn(64, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-NOISE = torch.rand(64, 7, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+ROWS = torch.randn(64, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+NOISE = torch.rand(64, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
 
 def pytorch(activation):
@@ -134,8 +134,35 @@ def sparse_plus_integral(x):
     )
 
 
-def entmax(x):
-    return pytest.importorskip("entmax").sparsemax(x, dim=-1)
+def entmax(name, **options):
+    return lambda x, **parameters: getattr(pytest.importorskip("entmax"), name)(x, dim=-1, **options, **parameters)
+
+
+def of_largest(x, k, filled):
+    """The k largest of each row by PyTorch's topk, among what `filled` says."""
+    largest = x.topk(k, -1)
+    return torch.full_like(x, filled).scatter(-1, largest.indices, largest.values)
+
+
+def torch_sparse_gate(gate, up, *, deviations):
+    cutoff = gate.mean(-1, keepdim=True) + deviations * gate.std(-1, correction=0, keepdim=True)
+    return F.gelu(F.relu(gate - cutoff), approximate="tanh") * up
+
+
+def numpy_pau(x, **parameters):
+    upper, lower = ([parameters[n] for n in sorted(parameters) if n.startswith(side)] for side in "ab")
+    x = x.numpy()
+    value = np.polynomial.Polynomial(upper)(x) / np.polynomial.Polynomial([1, *np.abs(lower)])(np.abs(x))
+    return torch.as_tensor(value)
+
+
+def torch_powlu(gate, up, *, m):
+    z = gate.clamp(min=0)
+    return torch.where(gate > 0, z ** (m / (z.sqrt() + 1)) * torch.sigmoid(z), F.silu(gate)) * up
+
+
+def rms(x):
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def gumbel(x, *, tau, hard):
@@ -167,7 +194,7 @@ ANCHORS = {a.name: pytorch(a) for a in softknee.activations() if a.torch and a.k
     "situ_glu": hf_situ,
     "softmax": tempered(F.softmax),
     "log_softmax": tempered(F.log_softmax),
-    "sparsemax": entmax,
+    "sparsemax": entmax("sparsemax"),
     "gumbel_softmax": gumbel,
 }
 # of the wide catalog
@@ -196,6 +223,33 @@ ANCHORS |= {
     "geglu_quick": hf_gated("quick_gelu"),
     "relu2_glu": hf_gated("relu2"),
     "bilinear": torch.mul,
+    "softmin": lambda x: F.softmin(x, -1),
+    "hardmax": lambda x: onnx("Hardmax")(x, axis=-1),
+    "topk_softmax": lambda x, k: F.softmax(of_largest(x, k, -np.inf), -1),
+    "k_winners": lambda x, k: of_largest(x, k, 0.0),
+    "softmax_plus_one": lambda x, sink: F.softmax(torch.cat([x, torch.full_like(x[:, :1], sink)], -1), -1)[:, :-1],
+    "ssmax": lambda x, s: F.softmax(s * np.log(8) * x, -1),
+    "entmax15": entmax("entmax15"),
+    "entmax_alpha": entmax("entmax_bisect", n_iter=60),
+    "solu": lambda x, norm, eps: x * F.softmax(x, -1),
+    "poly_norm": lambda x, w1, w2, w3, b, eps: w1 * rms(x) + w2 * rms(x**2) + w3 * rms(x**3) + b,
+    "squash": lambda x: F.normalize(x, dim=-1) * (1 - 1 / (1 + x.norm(dim=-1, keepdim=True) ** 2)),
+    "maxout": lambda x, k: F.max_pool1d(x, k),
+    "groupsort": lambda x, k: x.view(64, -1, k).sort(-1).values.flatten(1),
+    "crelu": lambda x: torch.cat([F.relu(x), F.relu(-x)], -1),
+    "gelu_sparse_glu": torch_sparse_gate,
+    "powlu": torch_powlu,
+    "pau": numpy_pau,
+    "soft_clipping": lambda x, alpha: F.softplus(x, alpha) - F.softplus(x - 1, alpha),
+    "sugar_relu": lambda x, alpha: F.relu(x),
+    "spike_surrogate": lambda x, alpha: torch.heaviside(x, torch.tensor(1.0, dtype=x.dtype)),
+    "prob_act": lambda x, sigma: F.relu(x),
+    "noisy_relu": F.relu,
+    "bernoulli_ste": lambda x: torch.sigmoid(x).round(),
+    "cube": lambda x: x**3,
+    "mexican_hat": lambda x: (1 - x**2) * torch.as_tensor(stats.norm.pdf(x.numpy())) * (2 * np.pi) ** 0.5,
+    "repu": lambda x, power: F.relu(x) ** power,
+    "drelu": lambda gate, up: F.relu(gate) * F.relu(up),
     "swiglu_step": hf_step,
 }
 FLOAT32 = {"situ_glu", "swish"}  # whose anchor computes in float32, or holds its attribute as one
@@ -207,16 +261,46 @@ def test_anchor(activation):
     if not activation.core and activation.name not in ANCHORS:
         pytest.skip("no library of the dev extra has it")
     anchor = ANCHORS[activation.name]  # an entry of the core without an anchor fails here
-    inputs = {"elementwise": (X,), "gated": (GATES, UPS), "normalizer": (ROWS,)}[activation.kind]
+    inputs = {"elementwise": (X,), "gated": (GATES, UPS), "normalizer": (ROWS, ROWS.flip(0))}[activation.kind]
+    inputs = inputs[: len(activation.inputs)]
     for given in settings(activation) if activation.kind != "normalizer" else [activation.defaults]:
         if activation.stochastic and activation.kind == "normalizer":
-            ours = activation.apply(ROWS, NOISE, -1, **given)
+            ours = activation.along(-1, ROWS, NOISE, **given)
         elif activation.kind == "normalizer":
-            ours = activation(ROWS, dim=-1, **given)
+            ours = activation(*inputs, dim=-1, **given)
         else:
             ours = activation(*inputs, **given)
         rtol = 1e-6 if activation.name in FLOAT32 else 1e-11
         torch.testing.assert_close(ours, anchor(*inputs, **given), rtol=rtol, atol=1e-12)
+
+
+def test_the_gradients_of_surrogates():
+    """Those that their papers state, by other people's words for them."""
+    x = X.clone().requires_grad_()
+
+    def gradient(y):
+        return torch.autograd.grad(y.sum(), x)[0]
+
+    smooth = (x + 1.67) * torch.sigmoid(x) - 1.67 / 2
+    torch.testing.assert_close(gradient(SF.sugar_relu(x)), gradient(smooth), rtol=1e-12, atol=1e-15)
+    for alpha in (2.0, 5.0):  # snnTorch's and SpikingJelly's ATan
+        wanted = alpha / 2 / (1 + (torch.pi / 2 * alpha * X) ** 2)
+        torch.testing.assert_close(gradient(SF.spike_surrogate(x, alpha)), wanted, rtol=1e-12, atol=1e-15)
+
+
+def test_the_sparse_gate_is_gemma_3n_s():
+    """With its share of zeros in float32, as its code has it."""
+    block = transformers("models.gemma3n.modeling_gemma3n").Gemma3nTextMLP
+    for share in (0.95, 0.5):
+        kept = block._gaussian_topk(SimpleNamespace(activation_sparsity=share), ROWS)
+        quantile = torch.distributions.Normal(0, 1).icdf(torch.tensor(share)).item()
+        ours = SF.gelu_sparse_glu(ROWS, ROWS.flip(0), deviations=quantile)
+        torch.testing.assert_close(ours, F.gelu(kept, approximate="tanh") * ROWS.flip(0), rtol=1e-9, atol=1e-14)
+
+
+def test_solu_with_its_norm():
+    wanted = F.layer_norm(ROWS * F.softmax(ROWS, -1), (8,))
+    torch.testing.assert_close(SF.solu(ROWS, norm=True), wanted, rtol=1e-11, atol=1e-13)
 
 
 def test_a_wrong_formula_fails():

@@ -18,12 +18,33 @@ SHAPES = {"scalar": (), "channel": (3, 1), "row": (2, 1, 1), "full": (2, 3, 2), 
 @pytest.mark.wide
 def test_gradcheck(case):
     x = inputs(case.activation, 3, 4)
-    assert gradcheck(case.seeded, x, check_forward_ad=True, check_batched_grad=True)
+    if case.activation.surrogate is None:
+        assert gradcheck(case.seeded, x, check_forward_ad=True, check_batched_grad=True)
 
 
 @pytest.mark.wide
 def test_gradgradcheck(case):
-    assert gradgradcheck(case.seeded, inputs(case.activation, 2, 3))
+    x = inputs(case.activation, 2, 4)
+    if case.activation.surrogate is None:
+        assert gradgradcheck(case.seeded, x)
+
+
+@pytest.mark.wide
+def test_a_surrogate_s_gradient(elementwise_case):
+    """Backward takes the surrogate's derivative, of every order, while the values are the function's own."""
+    case = elementwise_case
+    if case.activation.surrogate is None:
+        pytest.skip("has its own derivative")
+    (x,) = inputs(case.activation, 3, 4)
+    passing = case.activation.passing
+    assert gradcheck(passing, x) and gradgradcheck(passing, x)
+    found, wanted = case.seeded(x), passing(x)
+    assert not torch.allclose(found, wanted)
+    for _ in range(2):
+        found, wanted = (torch.autograd.grad(y.sum(), x, create_graph=True)[0] for y in (found, wanted))
+        torch.testing.assert_close(found, wanted)
+        if not wanted.requires_grad:
+            return
 
 
 @pytest.mark.parametrize("shape", ["scalar", "channel"])

@@ -14,7 +14,8 @@ import softknee
 import softknee.functional as SF
 from softknee.errors import InputError
 
-FORMS = {"rrelu": {"training": True}, "gumbel_softmax": {}}
+TRAINED = ("rrelu", "prob_act", "noisy_relu", "bernoulli_ste")
+FORMS = {name: {"training": True} for name in TRAINED} | {"gumbel_softmax": {}}
 LOGITS = torch.tensor([1.0, 0.0, -1.0, 2.0, 0.5], dtype=torch.float64)
 
 
@@ -35,7 +36,7 @@ def generator(seed=0):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_generator_decides(draw, dtype):
     """The same state gives the same result; another gives another; PyTorch's own generator is left alone."""
-    x = torch.linspace(-3, -1, 64, dtype=dtype)
+    x = torch.linspace(-2, -0.1, 64, dtype=dtype)
     before = torch.get_rng_state()
     first, again, other = (draw(x, generator=generator(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -45,7 +46,7 @@ def test_a_generator_decides(draw, dtype):
 
 
 def test_without_one_pytorchs_decides(draw):
-    x = torch.linspace(-3, -1, 64)
+    x = torch.linspace(-2, -0.1, 64)
     results = []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
@@ -91,6 +92,32 @@ def test_rrelu_gradients_are_the_slopes_drawn():
     torch.testing.assert_close(down + up, x[x < 0].sum())
     noise = (slope[x < 0] - 0.1) / 0.3
     torch.testing.assert_close(up, (noise * x[x < 0]).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_normal_noise_is_normal(dtype):
+    """relu(x) + sigma·e of prob_act, and x + √σ(x)·e of noisy_relu where it is far above 0."""
+    x = torch.full((20_000,), 3.0, dtype=dtype)
+    added = SF.prob_act(x, 0.5, training=True, generator=generator()) - x
+    assert stats.kstest(added.numpy(), stats.norm(0, 0.5).cdf).pvalue > 0.01
+    y = SF.noisy_relu(20 + x, training=True, generator=generator(1)) - 23
+    assert stats.kstest(y.numpy(), stats.norm(0, 1).cdf).pvalue > 0.01
+    cut = SF.noisy_relu(0 * x, training=True, generator=generator(2))
+    assert (cut >= 0).all() and abs((cut == 0).double().mean() - 0.5) < 0.02
+    assert cut.square().mean().item() == pytest.approx(0.25, rel=0.05)  # half of the variance σ(0)
+    assert torch.equal(SF.prob_act(-x), torch.zeros_like(x)) and torch.equal(SF.noisy_relu(x), x)
+    assert stats.kstest(added.numpy(), stats.norm(0, 0.6).cdf).pvalue < 1e-6, "another variance is told apart"
+
+
+def test_bernoulli_ste_is_one_as_often_as_the_sigmoid_says():
+    for value in (-2.0, 0.0, 0.7):
+        x = torch.full((20_000,), value, requires_grad=True)
+        y = SF.bernoulli_ste(x, training=True, generator=generator())
+        assert set(y.tolist()) == {0.0, 1.0}
+        share = float(torch.sigmoid(x.detach()[0]))
+        assert stats.binomtest(int(y.detach().sum()), 20_000, share).pvalue > 0.01
+        assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.ones_like(x))
+    assert SF.bernoulli_ste(torch.tensor([-1.0, 0.0, 1.0])).tolist() == [0.0, 0.0, 1.0]
 
 
 def test_gumbel_softmax_draws_categories_as_softmax_says():

@@ -13,7 +13,10 @@ from softknee.identification.matching import match, probes, recognised
 ELEMENTWISE = [a for a in recognised() if a.kind == "elementwise"]
 
 # At their defaults these are the function of a simpler or more usual entry
-SAME = {"swish": "silu", "celu": "elu", "prelu": "leaky_relu", "rrelu": "leaky_relu", "fatrelu_glu": "reglu"}
+SAME = {
+    "swish": "silu", "celu": "elu", "prelu": "leaky_relu", "rrelu": "leaky_relu", "fatrelu_glu": "reglu",
+    "noisy_relu": "relu",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

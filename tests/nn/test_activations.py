@@ -264,7 +264,7 @@ def test_rrelu_follows_the_mode():
 LEARNABLE = [
     a
     for a in softknee.activations()
-    if any(p.learnable for p in a.parameters.values()) and a.name not in ("smu", "srelu")
+    if any(p.learnable for p in a.parameters.values()) and not a.stochastic and a.name not in ("smu", "srelu")
 ]
 
 
@@ -277,12 +277,15 @@ def test_learnable_ones_learn(activation, channels):
     wanted = {n: activation.parameters[n].default * (1.5 if activation.core else 0.9) + 0.1 for n in learned}
     target = activation(X, **wanted)
     optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    losses = []
     for _ in range(300):
         loss = ((module(X) - target) ** 2).mean()
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for name, parameter in module.named_parameters():
+    assert losses[-1] <= 1e-2 * losses[0]
+    for name, parameter in module.named_parameters() if len(learned) < 5 else ():  # pau's may be others
         torch.testing.assert_close(parameter.detach(), torch.full((channels,), wanted[name]), atol=0.02, rtol=0)
     with pytest.raises(InputError, match="has 4 channels, but the input of shape .* has 3 in dimension 1"):
         sn.Activation(activation, channels=4)(X)

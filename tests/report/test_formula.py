@@ -24,6 +24,7 @@ class Root:
 NAMES = ("exp", "log", "sin", "cos", "atan", "tanh", "erf", "erfc", "e")
 SCOPE = {name: getattr(math, name) for name in NAMES} | {
     "σ": special.expit, "softplus": lambda x: math.log1p(math.exp(x)), "π": math.pi, "root": Root(), "noise": 0.5,
+    "deviate": 0.0,
     "max": max, "min": min, "abs": abs, "sech2": lambda x: math.cosh(x) ** -2, "__builtins__": {},
 }  # fmt: skip
 RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹ˣ", "-0123456789x")

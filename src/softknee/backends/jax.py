@@ -65,7 +65,6 @@ class JaxTable(FloatTable):
         return jnp.clip(a, -large, large)
 
     def amax(self, x: Any) -> Any:
-        # a shift, of which softmax does not depend
         return lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
 
     def total(self, x: Any) -> Any:
@@ -76,6 +75,15 @@ class JaxTable(FloatTable):
 
     def cumulative(self, x: Any) -> Any:
         return jnp.cumsum(x, axis=-1)
+
+    def grouped(self, x: Any, size: int) -> Any:
+        return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
+
+    def flat(self, x: Any) -> Any:
+        return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+    def joined(self, a: Any, b: Any) -> Any:
+        return jnp.concatenate([a, b], axis=-1)
 
 
 OPS = JaxTable()

@@ -45,6 +45,15 @@ class NumpyTable(FloatTable):
     def cumulative(self, x: Any) -> Any:
         return np.cumsum(x, axis=-1)
 
+    def grouped(self, x: Any, size: int) -> Any:
+        return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
+
+    def flat(self, x: Any) -> Any:
+        return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+    def joined(self, a: Any, b: Any) -> Any:
+        return np.concatenate([a, b], axis=-1)
+
     def erf(self, x: Any) -> Any:
         from scipy import special
 

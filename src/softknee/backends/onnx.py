@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,9 @@ class Value:
 
     def __rtruediv__(self, other: Any) -> Value:
         return self._with("Div", other, True)
+
+    def __pow__(self, exponent: int) -> Value:
+        return functools.reduce(operator.mul, [self] * exponent)
 
     def __neg__(self) -> Value:
         return self.graph.node("Neg", self)
@@ -202,6 +206,21 @@ class OnnxTable(FloatTable):
 
     def cumulative(self, x: Any) -> Any:
         return self.graph.node("CumSum", x, self.graph.constant(-1, np.int64))
+
+    def grouped(self, x: Any, size: int) -> Any:
+        return self._shaped(x, -1, [-1, size])
+
+    def flat(self, x: Any) -> Any:
+        return self._shaped(x, -2, [-1])
+
+    def _shaped(self, x: Any, end: int, last: list[int]) -> Any:
+        """With other dimensions in place of those from `end` on."""
+        kept = self.graph.node("Shape", x, end=end)
+        shape = self.graph.node("Concat", kept, self.graph.constant(last, np.int64), axis=0)
+        return self.graph.node("Reshape", x, shape)
+
+    def joined(self, a: Any, b: Any) -> Any:
+        return self.graph.node("Concat", a, b, axis=-1)
 
 
 OPS = OnnxTable()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,15 +83,62 @@ class TorchTable(FloatTable):
             return torch.full_like(condition, self._held(b), dtype=self.dtype).masked_fill(condition, self._held(a))
         return torch.where(condition, self._held(a), self._held(b))
 
+    def amax(self, x: Any) -> Any:
+        # of an empty row there is none, and nothing to shift
+        return x.detach().amax(-1, keepdim=True) if x.shape[-1] else x.new_zeros(*x.shape[:-1], 1)
+
+    def total(self, x: Any) -> Any:
+        return x.sum(-1, keepdim=True)
+
+    def descending(self, x: Any) -> Any:
+        return x.sort(-1, descending=True).values
+
+    def cumulative(self, x: Any) -> Any:
+        return x.cumsum(-1)
+
+    def grouped(self, x: Any, size: int) -> Any:
+        return x.unflatten(-1, (x.shape[-1] // size, size))
+
+    def flat(self, x: Any) -> Any:
+        return x.flatten(-2)
+
+    def joined(self, a: Any, b: Any) -> Any:
+        return torch.cat([a, b], -1)
+
     def _held(self, a: Any) -> Any:
         """A number beyond the dtype's largest is infinite; PyTorch refuses it here."""
         beyond = isinstance(a, float) and abs(a) > torch.finfo(self.dtype).max
         return math.copysign(math.inf, a) if beyond else a
 
 
+class RowTable(TorchTable):
+    """For a definition that runs along the last dimension: other definitions in it are their own composites, so that
+    autograd does not walk through their branches."""
+
+
 OPS = TorchTable()
+_ROWS = {dtype: RowTable(dtype) for dtype in (torch.float32, torch.float64)}
 _TABLES = {dtype: TorchTable(dtype) for dtype in (torch.float32, torch.float64)}
 _HALVES = (torch.float16, torch.bfloat16)
+
+
+def along(dim: int, body: Callable[..., Tensor], inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> Tensor:
+    """`body(*inputs, ops, **parameters)`, a definition over the last dimension, along `dim`.
+
+    Autograd differentiates it. Half precision is computed in float32 and rounded once. A parameter that is a tensor
+    broadcasts with the inputs as they come. The result has the inputs' promoted dtype, and as many dimensions.
+    """
+    dtype = functools.reduce(torch.promote_types, [x.dtype for x in inputs])
+    working = torch.float32 if dtype in _HALVES else dtype
+    dimensions = max(x.ndim for x in inputs)
+
+    def last(x: Tensor) -> Tensor:
+        wide = x.to(working)
+        return wide.reshape(*[1] * (dimensions - x.ndim), *x.shape, *[1] * (not dimensions)).movedim(dim, -1)
+
+    given = {name: last(v) if isinstance(v, Tensor) and v.ndim else v for name, v in parameters.items()}
+    result = body(*map(last, inputs), _ROWS[working], **given).movedim(-1, dim).to(dtype)
+    return result if dimensions else result.squeeze(0)
 
 
 class Composite:

@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import is_fake
 
 from ..backends import table
 from ..backends.floats import unsteady
-from ..backends.torch import Composite, transformed
+from ..backends.torch import Composite, RowTable, along, transformed
 from ..errors import InputError, closest
-from ..expression import Expr, OpTable, compile_source, differentiate, emit, trace
+from ..expression import Expr, OpTable, compile_source, differentiate, emit, symbol, trace
 from ..plain import plain
 from .conditions import Condition
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 KINDS = ("elementwise", "gated", "normalizer")
 LAYOUTS = ("split", "gate_up", "up_gate", "interleaved")
-MEAN_NOISE = 0.5
+MEANS = {"noise": 0.5, "deviate": 0.0}
+"""The kinds of noise, by the name of the argument that takes it, and what each is where none is drawn."""
 
 # `kernels.dispatch.call`, which imports this file. Bound at the first call: an import in every call takes 1.5 µs.
 _call: Any = None
@@ -50,7 +51,8 @@ def _bind() -> None:
 class Parameter:
     """A parameter: its default, whether modules learn it (one value, or one per channel), the ends of its interval.
 
-    A switch, such as gumbel_softmax's `hard`, has True or False as its default and takes nothing else.
+    A switch, such as gumbel_softmax's `hard`, has True or False as its default and takes nothing else; a count, such
+    as topk_softmax's `k`, has an int, and takes whole numbers.
     """
 
     name: str
@@ -64,6 +66,9 @@ class Parameter:
         if isinstance(self.default, bool):
             if not isinstance(value, bool):
                 raise InputError(f"{owner}: {self.name} must be True or False, got {value!r}")
+        elif isinstance(self.default, int):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputError(f"{owner}: {self.name} must be a whole number, got {value!r}")
         elif isinstance(value, Tensor):
             if not value.is_floating_point():
                 dtype = str(value.dtype).removeprefix("torch.")
@@ -85,8 +90,10 @@ class Activation:
     formula: the definition over an op table; `stable`, if given, is the same function in a form that does not cancel,
     from which code and derivatives are made (a test proves the two equal). limits: f(−∞) and f(+∞). conditions: what
     holds between parameters. torch, torch_module, torch_arguments: what PyTorch calls it. module_name: the class in
-    `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. stochastic: the formula takes
-    noise, one number per element; an elementwise activation draws it in training, a normalizer at every call. core: of
+    `softknee.nn`. layout: how a gated activation finds gate and up in one packed tensor. noise: what the formula takes
+    besides its inputs, one number per element, or nothing: "noise" is uniform on (0, 1), "deviate" normal; an
+    elementwise activation draws it in training, a normalizer at every call. surrogate: the function whose derivative
+    with respect to the input stands for f's own. resizes: a normalizer's result has another size. core: of
     the inner catalog, which has compiled kernels and is anchored to code that is not ours. unverified: what of the
     formula is not checked against its paper or two implementations. equivalent_to: entries that are the same function
     as this one at its defaults, with the parameters that make them so.
@@ -110,7 +117,9 @@ class Activation:
     dim: int | None = None
     tags: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
-    stochastic: bool = False
+    noise: str = ""
+    surrogate: Callable[..., Any] | None = None
+    resizes: bool = False
     core: bool = False
     unverified: str = ""
     equivalent_to: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -162,8 +171,27 @@ class Activation:
         """
         exact = ops.name in ("mpmath", "sympy")
         body = self.formula if exact or self.stable is None else self.stable
-        noise = (MEAN_NOISE,) if self.stochastic and len(inputs) == len(self.inputs) else ()
+        noise = (MEANS[self.noise],) if self.noise and len(inputs) == len(self.inputs) else ()
+        if isinstance(ops, RowTable) and self.kind != "normalizer":
+            return self.composite(*inputs, *(self.defaults | parameters).values())
         return body(*inputs, *noise, ops, **(self.defaults | parameters))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise."""
+        return bool(self.noise)
+
+    @functools.cached_property
+    def own(self) -> Activation:
+        """The same values with their own derivative: itself, unless a surrogate's is declared."""
+        return self if self.surrogate is None else replace(self, surrogate=None)
+
+    @functools.cached_property
+    def passing(self) -> Activation:
+        """The function whose derivative backward takes: itself, unless it declares another."""
+        if self.surrogate is None:
+            return self
+        return replace(self, formula=self.surrogate, stable=None, surrogate=None, noise="", limits=None)
 
     @property
     def measured(self) -> bool:
@@ -188,7 +216,10 @@ class Activation:
                 known = f"its parameters are {', '.join(self.parameters)}" if self.parameters else "it has none"
                 raise InputError(f"{self.name} has no parameter {name!r}; {known}{closest(name, self.parameters)}")
             self.parameters[name].check(value, self.name)
-        given = {name: v if isinstance(v, (Tensor, bool)) else float(v) for name, v in parameters.items()}
+        given = {
+            name: v if isinstance(v, Tensor) or isinstance(self.parameters[name].default, int) else float(v)
+            for name, v in parameters.items()
+        }
         resolved = self.defaults | given
         for condition in self.conditions:
             if any(name in given for name in condition.names) and not _holds(condition, resolved):
@@ -225,7 +256,13 @@ class Activation:
             raise InputError(
                 f"{self.name} is a normalizer: it reduces over a dimension and has no elementwise expression"
             )
-        return trace(self._body, self.inputs, self.parameters, self.name)
+        return self._with_surrogate(trace(self._body, self.inputs, self.parameters, self.name))
+
+    def _with_surrogate(self, expression: Expr) -> Expr:
+        if self.surrogate is None:
+            return expression
+        x = self.inputs[0]
+        return Expr("with_slope", expression, symbol(x), differentiate(self.passing.expression, x))
 
     def _body(self, *arguments: Any, **parameters: Any) -> Any:
         *inputs, ops = arguments
@@ -254,9 +291,16 @@ class Activation:
     @functools.cached_property
     def sampled(self) -> Composite:
         """The same of a stochastic activation with its noise: of the inputs, the noise, the parameters."""
-        expression = trace(self._body, (*self.inputs, "noise"), self.parameters, self.name)
-        names, defaults = (*self.inputs, "noise", *self.parameters), (MEAN_NOISE, *self.defaults.values())
+        inputs = (*self.inputs, self.noise)
+        expression = self._with_surrogate(trace(self._body, inputs, self.parameters, self.name))
+        names, defaults = (*inputs, *self.parameters), (MEANS[self.noise], *self.defaults.values())
         return Composite(expression, names, len(self.inputs), defaults)
+
+    def along(self, dim: int, *inputs: Tensor, **parameters: Any) -> Tensor:
+        """A normalizer of tensors along a dimension, its noise among the inputs, all parameters given and checked."""
+        if self.apply is not None:
+            return self.apply(*inputs, dim, **parameters)
+        return along(dim, self.formula, inputs, parameters)
 
     @functools.cached_property
     def _slope(self) -> Composite:

@@ -1,5 +1,7 @@
 """Gated activations: f(gate)·up, of two projections of the same input."""
 
+import math
+
 from .rectifiers import relu, thresholded_relu
 from .sigmoids import sigmoid, softcap, tanh
 from .smooth import gelu, gelu_tanh, quick_gelu, silu
@@ -139,7 +141,6 @@ def relu2_glu(gate, up, ops):
     source="Song et al. 2024 (Turbo Sparse), arXiv:2406.05955",
     module_name="DReLU",
     tags=("ffn", "sparse", "llm"),
-    unverified="the paper was not read, nor two implementations",
 )
 def drelu(gate, up, ops):
     """relu(gate)·relu(up): both must be positive, for sparsity."""
@@ -181,3 +182,20 @@ def fatrelu_glu(gate, up, ops, *, threshold=0.0):
 def swiglu_step(gate, up, ops, *, limit=7.0):
     """SwiGLU clamped after its activation: min(silu(gate), limit)·clip(up, ±limit). Step-3.7's own limit is 16."""
     return ops.minimum(limit, silu.on(ops, gate)) * _clip(up, limit, ops)
+
+
+@gated(
+    source="Ling Team 2026, arXiv:2605.25704",
+    conditions=("0 < m", "m < inf"),
+    module_name="PowLU",
+    tags=("transformer", "llm"),
+    unverified="the paper was not read, one implementation agrees; nor was its packed layout",
+)
+def powlu(gate, up, ops, *, m=3.0):
+    """σ(gate)·up times gate below 0, gate^(m/(√gate + 1)) above: a power that grows ever slower."""
+    log, root = ops.log(gate), ops.sqrt(gate)
+    # what log/(root + 1) is by the gate, as one difference
+    slope = (1.0 + 1.0 / root - 0.5 * log) / root / ((root + 1.0) * (root + 1.0))
+    exponent = m * ops.with_slope(log / (root + 1.0), gate, slope)
+    power = ops.exp(ops.where(gate < math.inf, exponent, 0.0))
+    return ops.where(gate > 0.0, power, gate) * ops.sigmoid(gate) * up

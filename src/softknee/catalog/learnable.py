@@ -139,7 +139,6 @@ def xsilu(x, ops, *, alpha=0.0):
     conditions=("0 < a", "a < inf", "0 < b", "b < inf"),
     module_name="PELU",
     tags=("hidden", "learnable"),
-    unverified="one implementation agrees (keras-contrib); the paper was not read",
 )
 def pelu(x, ops, *, a=1.0, b=1.0):
     """ELU with a learned slope and knee: a/b·x above zero, a·(exp(x/b) − 1) below."""
@@ -342,9 +341,39 @@ def srs(x, ops, *, alpha=2.0, beta=3.0):
     learnable=("a0", "a1", "a2", "a3"),
     module_name="PolyReLU",
     tags=("hidden", "llm", "learnable"),
-    unverified="that a0 starts at 0",
 )
 def poly_relu(x, ops, *, a0=0.0, a1=1 / 3, a2=1 / 3, a3=1 / 3):
     """a0 + a1·r + a2·r² + a3·r³ of r = max(x, 0), the coefficients learned."""
     r = ops.maximum(x, 0.0)
     return a0 + r * (a1 + r * (a2 + a3 * r))
+
+
+def _pau_stable(x, ops, *, a0, a1, a2, a3, a4, a5, b1, b2, b3, b4):
+    # beyond 1 in powers of 1/x, which do not overflow
+    far = ops.abs(x) > 1.0
+    r = ops.where(far, 1.0 / x, x)
+    s = ops.abs(r)
+    c1, c2, c3, c4 = ops.abs(b1), ops.abs(b2), ops.abs(b3), ops.abs(b4)
+    near = (a0 + r * (a1 + r * (a2 + r * (a3 + r * (a4 + r * a5))))) / (1.0 + s * (c1 + s * (c2 + s * (c3 + s * c4))))
+    rest = (a5 + r * (a4 + r * (a3 + r * (a2 + r * (a1 + r * a0))))) / (c4 + s * (c3 + s * (c2 + s * (c1 + s))))
+    return ops.where(far, x * rest, near)
+
+
+@elementwise(
+    aliases=("pade", "rational"),
+    source="Molina et al. 2019, arXiv:1907.06732",
+    stable=_pau_stable,
+    limits=(-math.inf, math.inf),
+    learnable=("a0", "a1", "a2", "a3", "a4", "a5", "b1", "b2", "b3", "b4"),
+    module_name="PAU",
+    tags=("hidden", "learnable"),
+)
+def pau(
+    x, ops, *, a0=0.02996348, a1=0.61690165, a2=2.37539147, a3=3.06608078, a4=1.52474449, a5=0.25281987,
+    b1=1.19160814, b2=4.40811795, b3=0.91111034, b4=0.34885983,
+):  # fmt: skip
+    """Padé unit, (a0 + a1·x + … + a5·x⁵)/(1 + |b1·x| + … + |b4·x⁴|), all learned; at first nearly leaky_relu."""
+    upper = a0 + x * (a1 + x * (a2 + x * (a3 + x * (a4 + x * a5))))
+    s = ops.abs(x)
+    lower = ops.abs(b1) + s * (ops.abs(b2) + s * (ops.abs(b3) + s * ops.abs(b4)))
+    return upper / (1.0 + s * lower)

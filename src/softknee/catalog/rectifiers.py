@@ -238,7 +238,6 @@ def _repu_stable(x, ops, *, power):
     conditions=("1 < power", "power < inf"),
     module_name="RePU",
     tags=("hidden",),
-    unverified="the paper was not read",
 )
 def repu(x, ops, *, power=3.0):
     """Rectified power unit, max(x, 0)^power: power 2 is relu2."""

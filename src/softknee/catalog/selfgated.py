@@ -143,7 +143,6 @@ def _colu_stable(x, ops):
     limits=(0.0, math.inf),
     module_name="CoLU",
     tags=("hidden",),
-    unverified="one implementation agrees; the paper was not read",
 )
 def colu(x, ops):
     """Collapsing linear unit, x/(1 − x·exp(−(x + eˣ)))."""

@@ -157,3 +157,27 @@ def lecun_tanh(x, ops, *, alpha=1.7159, beta=2 / 3):
 def penalized_tanh(x, ops, *, a=0.25):
     """tanh(x) above zero, a·tanh(x) below."""
     return ops.where(x > 0.0, ops.tanh(x), a * ops.tanh(x))
+
+
+def _soft_clipping_stable(x, ops, *, alpha):
+    # f(x) + f(1 − x) = 1, and on the left half nothing cancels
+    u = ops.where(x > 0.5, 1.0 - x, x)
+    ends = -ops.expm1(-alpha)
+    left = ops.log1p(ends * ops.exp(alpha * u) * ops.sigmoid(alpha * (1.0 - u))) / alpha
+    value = ops.where(x > 0.5, 1.0 - left, left)
+    # by alpha: f(½) is ½ whatever it is, and these two differ by what remains
+    pull = x * ops.tanh(0.5 * alpha * x) - (1.0 - x) * ops.tanh(0.5 * alpha * (1.0 - x))
+    value = ops.where(ops.abs(x - 0.5) < 1.5, ops.with_slope(value, alpha, (0.5 * pull + (0.5 - value)) / alpha), value)
+    return ops.with_slope(value, x, ends * ops.sigmoid(alpha * x) * ops.sigmoid(alpha * (1.0 - x)))
+
+
+@elementwise(
+    source="Klimek & Perelstein 2018, arXiv:1810.11509",
+    stable=_soft_clipping_stable,
+    limits=(0.0, 1.0),
+    conditions=("0 < alpha", "alpha < inf"),
+    tags=("gate",),
+)
+def soft_clipping(x, ops, *, alpha=1.0):
+    """x clipped smoothly to [0, 1], (softplus(alpha·x) − softplus(alpha·(x − 1)))/alpha. The paper has alpha = 50."""
+    return (ops.softplus(alpha * x) - ops.softplus(alpha * (x - 1.0))) / alpha

@@ -1,4 +1,4 @@
-"""Activations that draw random numbers: one uniform `noise` per element, from PyTorch's generator or one's own."""
+"""Activations that draw random numbers: one uniform or normal per element, from PyTorch's generator or one's own."""
 
 import math
 
@@ -20,6 +20,33 @@ from .spec import elementwise, normalizer
 def rrelu(x, noise, ops, *, lower=1 / 8, upper=1 / 3):
     """Randomized leaky ReLU: in training each slope is drawn from [lower, upper], else it is their mean."""
     return ops.where(x > 0.0, x, (lower + (upper - lower) * noise) * x)
+
+
+@elementwise(
+    source="Shridhar et al. 2019, arXiv:1905.10761",
+    limits=(0.0, math.inf),
+    learnable=("sigma",),
+    conditions=("-inf < sigma", "sigma < inf"),
+    tags=("hidden", "cnn", "learnable"),
+    unverified="where sigma starts: implementations have 0 and 0.1",
+    equivalent_to={"relu": {}},
+)
+def prob_act(x, deviate, ops, *, sigma=0.1):
+    """relu(x) + sigma·e: in training e is normal, else it is 0. sigma is learned."""
+    return ops.maximum(x, 0.0) + sigma * deviate
+
+
+@elementwise(
+    aliases=("nrelu",),
+    source="Nair & Hinton 2010, ICML",
+    limits=(0.0, math.inf),
+    module_name="NoisyReLU",
+    tags=("hidden",),
+    equivalent_to={"relu": {}},
+)
+def noisy_relu(x, deviate, ops):
+    """max(x + e, 0): in training e is normal with the variance σ(x), else it is 0."""
+    return ops.maximum(x + ops.exp(-0.5 * ops.softplus(-x)) * deviate, 0.0)  # exp(−softplus(−x)/2) is √σ(x)
 
 
 def _gumbel_softmax(logits, noise, dim, *, tau, hard):

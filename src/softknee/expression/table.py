@@ -83,20 +83,34 @@ class OpTable:
         cancel. Other derivatives (a parameter's) follow from `value`."""
         return value
 
-    # Reductions over the normalized dimension, kept as size 1: for normalizers, which are not traced.
+    # Over the last dimension, which is the one that a normalizer works along: for those, which are not traced. What is
+    # reduced is kept as size 1.
     def amax(self, x: Any) -> Any:
+        """The largest, as a number to shift or scale by: no derivative is taken of it."""
         raise self._lacks("amax")
 
     def total(self, x: Any) -> Any:
         raise self._lacks("total")
 
     def descending(self, x: Any) -> Any:
-        """Sorted along the normalized dimension, the largest first."""
+        """Sorted, the largest first."""
         raise self._lacks("descending")
 
     def cumulative(self, x: Any) -> Any:
-        """Running totals along the normalized dimension."""
+        """Running totals."""
         raise self._lacks("cumulative")
+
+    def grouped(self, x: Any, size: int) -> Any:
+        """Neighbours in groups of `size`, each group a last dimension of its own."""
+        raise self._lacks("grouped")
+
+    def flat(self, x: Any) -> Any:
+        """The last two dimensions as one: what `grouped` takes apart."""
+        raise self._lacks("flat")
+
+    def joined(self, a: Any, b: Any) -> Any:
+        """b after a."""
+        raise self._lacks("joined")
 
     # A coefficient times a factor that decays: `a·exp(u)` and its kin. In floating point the factor underflows long
     # before the product does, and ∞·0 is NaN where the limit is 0; a backend with machine arithmetic therefore

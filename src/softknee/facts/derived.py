@@ -5,7 +5,8 @@ range of float32, and by the limits at ±∞ beyond. Values hold to 1e-9 relativ
 |f| (or |f′|) stays below 1e-200 counts as 0 there. **A fact that cannot be shown is None**, which reads "unknown".
 
 A gated activation is looked at as a function of its gate, with up = 1 (E[up²] = 1 makes its gain the same as with
-up ~ N(0, 1)); noise is at its mean.
+up ~ N(0, 1)); noise is at its mean. Where a surrogate is declared, f is the function itself, and what is said of
+gradients (dead and saturated regions, the largest derivative, E[f′²], the backward gain) is said of those of backward.
 """
 
 from __future__ import annotations
@@ -82,11 +83,17 @@ class Facts:
         """f, or a derivative of it, in float64."""
         x = np.asarray(x, dtype=np.float64)
         inputs = (x, np.ones_like(x)) if self.activation.kind == "gated" else (x,)
-        return np.asarray(self.activation.derivative(*inputs, order=order, **dict[str, Any](self.parameters)))
+        return np.asarray(self.activation.own.derivative(*inputs, order=order, **dict[str, Any](self.parameters)))
 
     @functools.cached_property
     def _split(self) -> tuple[tuple[Piece, ...], bool]:
-        return split(*bound(self.activation, self.parameters))
+        return split(*bound(self.activation.own, self.parameters))
+
+    @functools.cached_property
+    def _passing(self) -> Facts:
+        """Of the function whose derivative backward takes: this one, unless a surrogate is declared."""
+        own = self.activation.surrogate is None
+        return self if own else Facts(self.activation.passing, self.parameters, self.cache)
 
     @property
     def _pieces(self) -> tuple[Piece, ...]:
@@ -98,9 +105,11 @@ class Facts:
         if not self.cache:
             return Store("", shapes, used=False)
         declared = repr((self._declared, self.activation.kind, self.activation.inputs))
-        formula, stable = bound(self.activation, self.parameters)
+        formulas = [*bound(self.activation.own, self.parameters)]
+        if self._passing is not self:
+            formulas += bound(self.activation.passing, self.parameters)
         numbers = [part for item in sorted(self.parameters.items()) for part in item]
-        return Store(key(formula, stable, *numbers, declared), shapes)
+        return Store(key(*formulas, *numbers, declared), shapes)
 
     @property
     def _declared(self) -> tuple[float, float] | None:
@@ -276,7 +285,7 @@ class Facts:
     @_remembered
     def dead(self) -> tuple[Interval, ...] | None:
         """Intervals on which f′ is exactly 0 as a function, not by underflow."""
-        return self._level(1)
+        return self._passing._level(1)
 
     def _level(self, order: int) -> tuple[Interval, ...] | None:
         if not self._split[1]:
@@ -381,7 +390,7 @@ class Facts:
         A supremum that is only approached is given at ±inf; where f′ grows without end (relu2, xielu), both are
         infinite. A jump of f has no f′, and counts for nothing.
         """
-        return self._steepest(1)
+        return self._passing._steepest(1)
 
     @_remembered
     def lipschitz(self) -> float | None:
@@ -398,7 +407,8 @@ class Facts:
             return None
         if any(point.order < order - 1 for point in self.smoothness):
             return math.inf
-        found = self.largest_derivative if order == 1 else self._steepest(order)
+        shared = order == 1 and self._passing is self
+        found = self.largest_derivative if shared else self._steepest(order)
         return None if found is None else abs(found.value)
 
     def _steepest(self, order: int) -> Point | None:
@@ -470,7 +480,7 @@ class Facts:
         Raises InputError for an epsilon that is not positive.
         """
         epsilon = _positive("epsilon", epsilon)
-        return self._store.get(f"saturated {epsilon.hex()}", lambda: self._saturated(epsilon))
+        return self._store.get(f"saturated {epsilon.hex()}", lambda: self._passing._saturated(epsilon))
 
     def _saturated(self, epsilon: float) -> tuple[Interval, ...] | None:
         edges = [piece.high for piece in self._pieces[:-1]]
@@ -515,11 +525,14 @@ class Facts:
         sigma = _positive("sigma", sigma)
         if sigma == 1.0:
             return self._unit
-        return moments(self.value, sigma, self._turns)
+        return moments(self._value, sigma, self._turns)
+
+    def _value(self, x: Any, order: int = 0) -> np.ndarray:
+        return (self._passing if order else self).value(x, order)
 
     @_remembered
     def _unit(self) -> Moments | None:
-        return moments(self.value, 1.0, self._turns)
+        return moments(self._value, 1.0, self._turns)
 
     @property
     def mean(self) -> float:

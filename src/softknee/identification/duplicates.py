@@ -37,7 +37,7 @@ def duplicates(activations: Sequence[Activation]) -> list[Duplicate]:
     found = []
     for kind in ("elementwise", "gated"):
         points = (probes(),) if kind == "elementwise" else gated_probes()
-        known = [a for a in activations if a.kind == kind and not a.stochastic]
+        known = [a for a in activations if a.kind == kind and not a.stochastic and a.surrogate is None]
         for activation in known:
             values = activation.value(*points)
             for other in known:

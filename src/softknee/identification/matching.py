@@ -161,9 +161,13 @@ def _matched(
     accepted: list[tuple[float, Match]] = []
     # Fewer parameters first, fixed before learned, then the order of definition: relu is not leaky_relu(0). What is not
     # of the core and has parameters comes last: a fit takes 20 ms, and few networks have them. Without noise a
-    # stochastic activation is another one's double.
+    # stochastic activation is another one's double, and so is one whose surrogate is all that it is.
     candidates = sorted(
-        (a for a in known if a.kind == kind and not a.stochastic and not (straight and a.parameters)),
+        (
+            a
+            for a in known
+            if a.kind == kind and not a.stochastic and a.surrogate is None and not (straight and a.parameters)
+        ),
         key=lambda a: (_rare(a), len(a.parameters), sum(p.learnable for p in a.parameters.values()), not a.core),
     )
     for activation in candidates:
@@ -435,7 +439,7 @@ def _normalizer(
         return Match(None, note=note)
     rows = points[0][shuffle].reshape(values.shape)
     for activation in known:
-        if activation.kind != "normalizer" or activation.stochastic:
+        if activation.kind != "normalizer" or activation.stochastic or activation.resizes or len(activation.inputs) > 1:
             continue
         for found in (activation.defaults, _fitted_normalizer(activation, rows, values, dtype)):
             distance, where = _distance(activation.value(rows, **found).ravel(), values.ravel())

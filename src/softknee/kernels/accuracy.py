@@ -132,8 +132,7 @@ def joint(
         elif activation.stochastic:
             got = dispatch.call(activation, x, dim=-1, **given)
         else:
-            assert activation.apply is not None
-            got = activation.apply(x, -1, **activation.defaults)
+            got = activation.along(-1, x, **activation.defaults)
         truth = activation.on(table("numpy"), x.double().numpy().astype(np.longdouble), *noise).astype(np.float64)
         return error(truth.ravel(), np.ones(x.numel()), got.ravel(), x.ravel(), FLOOR)
     count = count if dtype != torch.float64 else 500

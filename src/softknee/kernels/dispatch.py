@@ -144,8 +144,8 @@ def _refusal(activation: Activation, inputs: tuple[Tensor, ...], parameters: dic
 
 
 def _out_of_place(activation: Activation, inputs: tuple[Tensor, ...], parameters: dict[str, Any]) -> Tensor:
-    if activation.apply is not None:
-        return _normalize(activation, inputs[0], **parameters)
+    if activation.kind == "normalizer":
+        return _normalize(activation, inputs, **parameters)
     x = inputs[0]
     if activation.kind == "elementwise" and not (x.is_floating_point() or x.is_complex()):
         return _of_integers(activation, x, parameters)
@@ -303,17 +303,19 @@ def _sampled(
     if not training:
         return _computed(activation, (x,), resolved)
     values = [_channelled(activation, name, resolved[name], x) for name in activation.parameters]
-    return activation.sampled(x, noise_like(x, generator), *values)
+    return activation.sampled(x, noise_like(x, generator, activation.noise), *values)
 
 
-def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Uniform numbers in (0, 1), one per element of `x`; float64 for float64, else float32.
+def noise_like(x: Tensor, generator: torch.Generator | None = None, kind: str = "noise") -> Tensor:
+    """Numbers uniform on (0, 1), or normal deviates, one per element of `x`; float64 for float64, else float32.
 
     Without a generator they come from PyTorch's, whose state activation checkpointing restores.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     # passed only where given: no graph of symbolic shapes takes the argument
     given: dict[str, Any] = {} if generator is None else {"generator": generator}
+    if kind == "deviate":
+        return torch.randn(x.shape, dtype=dtype, device=x.device, **given)
     noise = torch.rand(x.shape, dtype=dtype, device=x.device, **given)
     # rand includes 0, where a logarithm is infinite: half its grid's step instead
     return noise.clamp(min=2.0**-54 if dtype == torch.float64 else 2.0**-25)
@@ -374,7 +376,7 @@ def per_channel(activation: Activation, name: str, value: Tensor, x: Tensor) -> 
 
 def _normalize(
     activation: Activation,
-    x: Tensor,
+    inputs: tuple[Tensor, ...],
     dim: int | None = None,
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
@@ -384,16 +386,18 @@ def _normalize(
         raise InputError(f"{activation.name}: dim must be a whole number, got {dim}")
     dim = activation.dim if dim is None else dim
     if dim is None:
-        raise InputError(f"{activation.name} needs dim, the dimension that sums to 1; for class scores it is dim=-1")
-    x = x if dtype is None else x.to(dtype)
-    _check(activation, (x,))
-    assert activation.apply is not None
+        raise InputError(
+            f"{activation.name} needs dim, the dimension along which it works; for class scores it is dim=-1"
+        )
+    inputs = inputs if dtype is None else tuple(x.to(dtype) for x in inputs)
+    _check(activation, inputs)
+    x = inputs[0]
     resolved = settled(activation, x, parameters)
-    if not activation.stochastic:
-        if not torch.compiler.is_compiling() and _fused(activation, x, dim, resolved):
-            return normalizers.apply(activation, x, dim, **resolved)
-        return activation.apply(x, dim, **resolved)
-    return activation.apply(x, noise_like(x, generator), dim, **resolved)
+    if activation.stochastic:
+        return activation.along(dim, *inputs, noise_like(x, generator, activation.noise), **resolved)
+    if not torch.compiler.is_compiling() and _fused(activation, x, dim, resolved):
+        return normalizers.apply(activation, x, dim, **resolved)
+    return activation.along(dim, *inputs, **resolved)
 
 
 def _fused(activation: Activation, x: Tensor, dim: int | None, resolved: dict[str, Any]) -> bool:

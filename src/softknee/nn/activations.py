@@ -63,10 +63,12 @@ class Activation(nn.Module):
             raise InputError(f"{self.activation.name}: dim must be a whole number, got {dim}")
         self.dim = self.activation.dim if dim is None else dim
         if self.activation.kind == "normalizer" and self.dim is None:
-            raise InputError(f"{self.activation.name} needs dim, the dimension that sums to 1; for class scores dim=-1")
+            raise InputError(f"{self.activation.name} needs dim, the dimension along which it works; for scores dim=-1")
         whole = isinstance(channels, int) and not isinstance(channels, bool)
-        if not whole or channels < 1 or (channels > 1 and self.activation.kind != "elementwise"):
-            allowed = "a whole number of at least 1" if self.activation.kind == "elementwise" else "1"
+        learns = any(p.learnable for p in self.activation.parameters.values())
+        several = self.activation.kind == "elementwise" or (self.activation.kind == "normalizer" and learns)
+        if not whole or channels < 1 or (channels > 1 and not several):
+            allowed = "a whole number of at least 1" if several else "1"
             raise InputError(f"{self.activation.name}: channels must be {allowed}, got {channels!r}")
         resolved = self.activation.resolve(parameters)
         if isinstance(learn, str):

@@ -44,7 +44,7 @@ class _Reading(TracingTable):
 def formula(activation: Activation) -> str | None:
     """The definition on one line, or None where it cannot be written so (a normalizer by an algorithm, or too long).
 
-    A switch stands at its default; what is random is called noise.
+    A switch or a count stands at its default; what is random is called noise, or deviate.
     """
     expression = read(activation)
     if expression is None:
@@ -60,9 +60,9 @@ def formula(activation: Activation) -> str | None:
 def read(activation: Activation) -> Expr | None:
     """The definition as it is read, without what only arithmetic in floating point needs; None where it is no
     expression (a normalizer by an algorithm)."""
-    switches = {name: value for name, value in activation.defaults.items() if isinstance(value, bool)}
+    switches = {name: value for name, value in activation.defaults.items() if isinstance(value, int)}
     parameters = {name: symbol(name) for name in activation.parameters} | switches
-    inputs = [symbol(name) for name in (*activation.inputs, *["noise"] * activation.stochastic)]
+    inputs = [symbol(name) for name in (*activation.inputs, *([activation.noise] if activation.noise else []))]
     try:
         return lift(activation.formula(*inputs, _Reading(), **parameters))
     except Exception:

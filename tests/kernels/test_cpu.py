@@ -324,6 +324,25 @@ def digest() -> str:
     return f"{cpu.isa()} {total.hexdigest()}"
 
 
+LARGE = """
+import torch, softknee
+from softknee.kernels import cpu
+x = torch.linspace(-100.0, 100.0, 8001)
+for name in ("sigmoid", "tanh", "softcap", "glu"):
+    activation = softknee.get(name)
+    inputs = [x] if activation.kind == "elementwise" else [x, torch.ones_like(x)]
+    for factor in (2.5e38, 3.4028234e38, -3.4028234e38):
+        grad, values = torch.full_like(x, factor), activation.defaults.values()
+        got = cpu.derivatives(activation, grad, *inputs, *values)[0].double()
+        truth = cpu.derivatives(activation, grad.double(), *[v.double() for v in inputs], *values)[0]
+        counts = (truth.abs() > 2.0**-120) & (truth.abs() < 3.4028235e38)
+        wrong = (got - truth).abs() > 6 * 2.0**-23 * truth.abs()
+        assert not (wrong & counts).any(), (name, factor, x[wrong & counts])
+        least = truth.abs() <= 2.0**-120
+        assert got[least].abs().le(2.0**-119).all(), (name, factor)
+"""
+
+
 def on(isa: str, code: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"SOFTKNEE_ISA": isa}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
@@ -339,6 +358,25 @@ def test_every_instruction_set_gives_the_same_bits():
             assert name == isa
     assert "portable" in found and len(found) == len(cpu.ISAS)
     assert len(set(found.values())) == 1
+
+
+@pytest.mark.parametrize("isa", cpu.ISAS)
+def test_a_factor_near_the_largest_float32_does_not_overflow(isa):
+    done = on(isa, LARGE)
+    assert done.returncode == 0 or "does not have these instructions" in done.stderr, done.stderr[-2000:]
+
+
+def test_the_ends_of_the_range():
+    """What overflows or is subnormal on the way to a result that is neither."""
+    selu, softplus, mish = map(softknee.get, ("selu", "softplus", "mish"))
+    last = 3.2386221488365256e38
+    assert forward(selu, torch.tensor([last])).item() == np.float32(1.0507009873554805 * last) < np.inf
+    small = torch.tensor([0x00FFFFFF], dtype=torch.int32).view(torch.float32)
+    assert 0 < forward(softknee.get("hardswish"), small).item() <= torch.finfo(torch.float32).tiny
+    for dtype in DTYPES:
+        far = torch.tensor([-3e38, -torch.inf, 3e38, torch.inf]).to(dtype)
+        assert forward(softplus, far, beta=2.0).tolist() == [0.0, 0.0, *far[2:].tolist()]
+        assert forward(mish, far).tolist() == [0.0, 0.0, *far[2:].tolist()]
 
 
 def test_the_portable_kernels_are_not_taken():

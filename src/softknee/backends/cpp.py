@@ -274,7 +274,8 @@ class Emitter:
         if op in ("erfc", "erfc_times"):
             *factor, u = args
             square = self.argument(self.simplify.product(MINUS, self.simplify.product(u, u)))
-            return f"A::{op}({', '.join([*map(self.value, factor), self.argument(u), square])})"
+            deviation = self.argument(self.simplify.product(constant(math.sqrt(2.0)), u))
+            return f"A::{op}({', '.join([*map(self.value, factor), deviation, square])})"
         if op in AMPLIFYING:
             *factor, u = args
             if op == "sigmoid_slope":
@@ -306,7 +307,9 @@ class Emitter:
             rest = f"{INFIX[op]} {self.rest(b)}"
             if a.op == "mul" and self.uses[a] == 1:
                 x, y = map(self.value, a.args)
-                return f"fma({x}, {y}, {'' if op == 'add' else '-'}{self.value(b)}) {rest}"
+                text = f"fma({x}, {y}, {'' if op == 'add' else '-'}{self.value(b)}) {rest}"
+                exact = not self.simplify.uniform(a.args[0]) or self.single(a.args[0])
+                return text if exact else f"fma({self.rest(a.args[0])}, {y}, {text})"
             return f"{self.value(a)} {INFIX[op]} {self.value(b)} {rest}"
         if op == "add" and a.op == "sigmoid_times":
             a, b = b, a

@@ -74,7 +74,7 @@ struct xielu {
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = fma(V(u[2]), x, V(u[0])) + V(u[1]);
+    const V t1 = fma(V(u[3]), x, fma(V(u[2]), x, V(u[0])) + V(u[1]));
     const V t2 = x * t1;
     const V t3 = smaller(V(u[8]), x);
     const V t4 = A::decay_expm1(t3);
@@ -93,7 +93,7 @@ struct xielu {
     const V t5 = smaller(V(u[8]), x);
     const V t6 = A::exp(t5);
     const V t7 = A::where(t4, V(0.0), t6);
-    const V t8 = fma(V(u[6]), t7, -V(u[4])) - V(u[5]);
+    const V t8 = fma(V(u[7]), t7, fma(V(u[6]), t7, -V(u[4])) - V(u[5]));
     const V t9 = A::where(t0, t3, t8);
     const V t10 = grad * t9;
     return t10;
@@ -108,7 +108,7 @@ struct xielu {
     const V t5 = smaller(V(u[8]), x);
     const V t6 = A::exp(t5);
     const V t7 = A::where(t4, V(0.0), t6);
-    const V t8 = fma(V(u[6]), t7, -V(u[4])) - V(u[5]);
+    const V t8 = fma(V(u[7]), t7, fma(V(u[6]), t7, -V(u[4])) - V(u[5]));
     const V t9 = A::where(t0, t3, t8);
     const V t10 = grad * t9;
     const V t11 = x * x;
@@ -306,7 +306,7 @@ struct selu {
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = V(1.0507009873554805) * x;
+    const V t1 = fma(V(0.050700987355480495), x, x);
     const V t2 = A::decay_expm1(x);
     const V t3 = V(1.7580993408473766) * t2;
     const V t4 = A::where(t0, t1, t3);
@@ -331,7 +331,7 @@ struct hardswish {
     const M t0 = x <= V(-3.0);
     const M t1 = x >= V(3.0);
     const V t2 = x + V(3.0);
-    const V t3 = V(0.16666666666666666) * x * t2;
+    const V t3 = V(0.16666666666666666) * t2 * x;
     const V t4 = A::where(t1, x, t3);
     const V t5 = A::where(t0, V(0.0), t4);
     return t5;
@@ -677,57 +677,50 @@ struct mish {
   static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
-    const M t0 = x > V(0.0);
-    const V t1 = A::abs(x);
-    const V t2 = -t1;
-    const V t3 = A::decay_exp(t2);
-    const V t4 = A::where(t0, t3, V(1.0));
-    const V t5 = A::where(t0, V(1.0), t3);
-    const V t6 = fma(V(2.0), t4, t5);
-    const V t7 = x * t6;
-    const V t8 = V(2.0) * t4 * t4;
-    const V t9 = fma(t5, t6, t8);
-    const V t10 = t7 / t9;
-    const V t11 = A::decay_exp_times(t10, t2);
-    const V t12 = A::where(t0, t10, t11);
-    return t12;
+    const M t0 = x > V(25.0);
+    const V t1 = larger(V(-2000.0), x);
+    const V t2 = A::exp(x);
+    const V t3 = smaller(V(100000000000.0), t2);
+    const V t4 = V(2.0) * x;
+    const V t5 = fma(t1, t3, t4);
+    const V t6 = t3 + V(2.0);
+    const V t7 = fma(t3, t6, V(2.0));
+    const V t8 = t5 / t7;
+    const V t9 = A::exp_times(t8, x);
+    const V t10 = A::where(t0, x, t9);
+    return t10;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     x = A::finite(x);
-    const M t0 = x > V(0.0);
-    const V t1 = A::abs(x);
-    const V t2 = -t1;
-    const V t3 = A::decay_exp(t2);
-    const V t4 = A::where(t0, t3, V(1.0));
-    const V t5 = t4 * t4;
-    const V t6 = fnma(V(2.0), x, V(1.0));
-    const V t7 = t6 + V(1.0);
-    const V t8 = V(2.0) * t4;
-    const V t9 = t7 + t8;
-    const V t10 = fma(t4, t9, t6);
-    const V t11 = V(2.0) * t5 * t10;
-    const V t12 = A::where(t0, V(1.0), t3);
+    const M t0 = x > V(25.0);
+    const M t1 = x > V(-0.5);
+    const V t2 = A::exp(x);
+    const V t3 = smaller(V(100000000000.0), t2);
+    const V t4 = t3 + V(2.0);
+    const V t5 = fma(t3, t4, V(2.0));
+    const V t6 = V(1.0) / t5;
+    const V t7 = V(4.0) * x;
+    const V t8 = smaller(V(100.0), t7);
+    const V t9 = fma(t8, t3, t8);
+    const V t10 = fma(t6, t9, t4);
+    const V t11 = t10 * t6;
+    const V t12 = t11 * t3;
     const V t13 = x + V(1.0);
-    const V t14 = fma(V(4.0), x, V(2.0));
+    const V t14 = t8 + V(2.0);
     const V t15 = t14 + V(1.0);
-    const V t16 = fma(t12, t13, t15);
-    const V t17 = V(2.0) * t14;
-    const V t18 = fma(t12, t16, t17);
-    const V t19 = fma(t12, t18, t14);
-    const V t20 = t12 * t19;
-    const V t21 = A::where(t0, t11, t20);
-    const V t22 = t12 + t8;
-    const V t23 = V(2.0) * t5;
-    const V t24 = fma(t12, t22, t23);
-    const V t25 = t24 * t24;
-    const V t26 = t21 / t25;
-    const V t27 = V(1.0) - t26;
-    const V t28 = t13 - t26;
-    const V t29 = A::decay_exp_times(t28, t2);
-    const V t30 = A::where(t0, t27, t29);
-    const V t31 = grad * t30;
-    return t31;
+    const V t16 = fma(t3, t13, t15);
+    const V t17 = t14 + t14;
+    const V t18 = fma(t3, t16, t17);
+    const V t19 = fma(t3, t18, t14);
+    const V t20 = t3 * t19;
+    const V t21 = t20 * t6;
+    const V t22 = fnma(t21, t6, t13);
+    const V t23 = A::exp_times(t22, x);
+    const V t24 = A::where(t1, t12, t23);
+    const V t25 = A::where(t0, V(1.0), t24);
+    const V t26 = grad * t25;
+    return t26;
   }
 };
 
@@ -739,18 +732,20 @@ struct softplus {
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
-    const auto t2 = A::product(A::wide(u[1], u[2]), x);
-    const V t3 = A::softplus(t2);
-    const V t4 = V(u[3]) * t3;
-    const V t5 = A::where(t1, x, t4);
-    return t5;
+    const V t2 = A::abs(x);
+    const auto t3 = A::product(A::wide(u[5], u[6]), t2);
+    const V t4 = A::softplus(t3);
+    const V t5 = larger(V(0.0), x);
+    const V t6 = fma(V(u[3]), t4, t5);
+    const V t7 = A::where(t1, x, t6);
+    return t7;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
     const auto t2 = A::product(A::wide(u[1], u[2]), x);
-    const V t3 = A::sigmoid_times(V(u[5]), t2);
+    const V t3 = A::sigmoid(t2);
     const V t4 = A::where(t1, V(1.0), t3);
     const V t5 = grad * t4;
     return t5;

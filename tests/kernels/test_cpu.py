@@ -262,7 +262,7 @@ def test_operators():
 @named("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["sigmoid", "swiglu"])
 def test_the_bits_do_not_depend_on_where_the_output_lies(name, dtype):
-    """A few bytes after the input the loop runs from the end to the beginning; before it, or far, from the beginning."""
+    """Just after the input the loop runs from the end to the beginning; before it, or far, from the beginning."""
     activation = softknee.get(name)
     inputs = [sample(dtype, 3001).roll(i) for i in range(len(activation.inputs))]
     room = torch.empty(3001 + 4096, dtype=dtype)

@@ -502,7 +502,7 @@ def code(activation: Activation) -> Code:
 
 
 def _roundings(activation: Activation) -> list[str]:
-    """How forward and backward become bfloat16 (kernels.h). A learned parameter has loops of its own, which must agree."""
+    """How forward and backward become bfloat16 (kernels.h). Loops of learned parameters must agree with these."""
     partials = activation.composite.derivatives[: len(activation.inputs)]
     learned = any(p.learnable for p in activation.parameters.values())
     found = []

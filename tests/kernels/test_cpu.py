@@ -259,6 +259,40 @@ def test_operators():
     assert "softknee::silu" in {event.key for event in profile.key_averages()}
 
 
+@named("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sigmoid", "swiglu"])
+def test_the_bits_do_not_depend_on_where_the_output_lies(name, dtype):
+    """Just after the input the loop runs from the end to the beginning; before it, or far, from the beginning."""
+    activation = softknee.get(name)
+    inputs = [sample(dtype, 3001).roll(i) for i in range(len(activation.inputs))]
+    room = torch.empty(3001 + 4096, dtype=dtype)
+    wanted, seen = forward(activation, *inputs), set()
+    for far in range(0, 4096, 64):
+        out = room[far // dtype.itemsize :][:3001]
+        seen.add(0 < (out.data_ptr() - inputs[0].data_ptr()) % 4096 <= 256)
+        assert cpu.forward(activation, *inputs, *activation.defaults.values(), out=out) is out
+        assert torch.equal(bits(out), bits(wanted))
+    assert seen == {False, True}
+
+
+def test_ties_go_where_they_are_said_to():
+    """Between two bfloat16: to even where a tie may be the true value's, and nowhere where nothing is rounded."""
+    gate = torch.tensor([1.0078125, 1.0234375], dtype=torch.bfloat16)  # 1 + 1/128 and 1 + 3/128
+    up = torch.tensor([1.5, 1.5], dtype=torch.bfloat16)
+    exact = gate.float() * up.float()
+    assert torch.equal(forward(softknee.get("reglu"), gate, up), exact.bfloat16())
+    assert not torch.equal(exact, exact.bfloat16().float())
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    assert torch.equal(bits(forward(softknee.get("relu"), every)), bits(torch.relu(every)))
+
+
+def test_a_product_that_overflows_where_the_result_does_not():
+    x = torch.tensor([3e38, 1e38, -3e38])
+    for dtype in (torch.float32, torch.bfloat16):
+        y = softknee.get("softplus")(x.to(dtype), beta=8.0)
+        assert torch.equal(y, x.to(dtype).clamp(min=0))
+
+
 DIGEST = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -290,6 +324,25 @@ def digest() -> str:
     return f"{cpu.isa()} {total.hexdigest()}"
 
 
+LARGE = """
+import torch, softknee
+from softknee.kernels import cpu
+x = torch.linspace(-100.0, 100.0, 8001)
+for name in ("sigmoid", "tanh", "softcap", "glu"):
+    activation = softknee.get(name)
+    inputs = [x] if activation.kind == "elementwise" else [x, torch.ones_like(x)]
+    for factor in (2.5e38, 3.4028234e38, -3.4028234e38):
+        grad, values = torch.full_like(x, factor), activation.defaults.values()
+        got = cpu.derivatives(activation, grad, *inputs, *values)[0].double()
+        truth = cpu.derivatives(activation, grad.double(), *[v.double() for v in inputs], *values)[0]
+        counts = (truth.abs() > 2.0**-120) & (truth.abs() < 3.4028235e38)
+        wrong = (got - truth).abs() > 6 * 2.0**-23 * truth.abs()
+        assert not (wrong & counts).any(), (name, factor, x[wrong & counts])
+        least = truth.abs() <= 2.0**-120
+        assert got[least].abs().le(2.0**-119).all(), (name, factor)
+"""
+
+
 def on(isa: str, code: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"SOFTKNEE_ISA": isa}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=200)
@@ -305,6 +358,25 @@ def test_every_instruction_set_gives_the_same_bits():
             assert name == isa
     assert "portable" in found and len(found) == len(cpu.ISAS)
     assert len(set(found.values())) == 1
+
+
+@pytest.mark.parametrize("isa", cpu.ISAS)
+def test_a_factor_near_the_largest_float32_does_not_overflow(isa):
+    done = on(isa, LARGE)
+    assert done.returncode == 0 or "does not have these instructions" in done.stderr, done.stderr[-2000:]
+
+
+def test_the_ends_of_the_range():
+    """What overflows or is subnormal on the way to a result that is neither."""
+    selu, softplus, mish = map(softknee.get, ("selu", "softplus", "mish"))
+    last = 3.2386221488365256e38
+    assert forward(selu, torch.tensor([last])).item() == np.float32(1.0507009873554805 * last) < np.inf
+    small = torch.tensor([0x00FFFFFF], dtype=torch.int32).view(torch.float32)
+    assert 0 < forward(softknee.get("hardswish"), small).item() <= torch.finfo(torch.float32).tiny
+    for dtype in DTYPES:
+        far = torch.tensor([-3e38, -torch.inf, 3e38, torch.inf]).to(dtype)
+        assert forward(softplus, far, beta=2.0).tolist() == [0.0, 0.0, *far[2:].tolist()]
+        assert forward(mish, far).tolist() == [0.0, 0.0, *far[2:].tolist()]
 
 
 def test_the_portable_kernels_are_not_taken():

@@ -153,8 +153,15 @@ SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
 
+def _selu_stable(x, ops):
+    # The scale's rounding to float32 would make the largest numbers overflow too early; what exceeds 1 rounds less.
+    right = x + 0.0507009873554804934193349852946 * x
+    return ops.where(x > 0.0, right, (SELU_SCALE * SELU_ALPHA) * ops.expm1(x))
+
+
 @elementwise(
     source="Klambauer et al. 2017, arXiv:1706.02515",
+    stable=_selu_stable,
     limits=(-SELU_SCALE * SELU_ALPHA, math.inf),
     torch="selu",
     torch_module="SELU",
@@ -166,9 +173,16 @@ def selu(x, ops):
     return ops.where(x > 0.0, SELU_SCALE * x, (SELU_SCALE * SELU_ALPHA) * ops.expm1(x))
 
 
+def _hardswish_stable(x, ops):
+    # x last, so that a small one is rounded into the subnormal range once
+    inside = ops.with_slope((x + 3.0) / 6.0 * x, x, ((x + 3.0) + x) / 6.0)
+    return ops.where(x <= -3.0, 0.0, ops.where(x >= 3.0, x, inside))
+
+
 @elementwise(
     aliases=("hard_swish", "hard_silu", "h_swish"),
     source="Howard et al. 2019, arXiv:1905.02244",
+    stable=_hardswish_stable,
     limits=(0.0, math.inf),
     torch="hardswish",
     torch_module="Hardswish",

@@ -83,19 +83,22 @@ def quick_gelu(x, ops):
 
 
 def _mish_stable(x, ops):
-    # With eˣ = p/r, the larger of the two 1: tanh(log(1 + eˣ)) = p·s/d, s = p + 2r, d = 2r² + p·s: no differences.
-    # The derivative is 1 on the right and (1 + x)·eˣ on the left, but for a fraction over d².
-    right, e = x > 0.0, ops.exp(ops.minimum(-x, x))
-    p, r = ops.where(right, 1.0, e), ops.where(right, e, 1.0)
-    s = p + 2.0 * r
-    d = 2.0 * r * r + p * s
-    value = x * s / d
-    w, v = 1.0 - 2.0 * x, 2.0 + 4.0 * x
-    on_right = 2.0 * r * r * (w + r * ((w + 1.0) + 2.0 * r))
-    on_left = p * (v + p * (2.0 * v + p * ((v + 1.0) + p * (1.0 + x))))
-    less = ops.where(right, on_right, on_left) / (d * d)
-    slope = ops.where(right, 1.0 - less, e * ((1.0 + x) - less))
-    return ops.with_slope(ops.where(right, value, e * value), x, slope)
+    # With n = eˣ, tanh(log(1 + n)) = n·s/d, s = n + 2, d = n·s + 2; from 25 on it is 1 to the last bit, and f″ is 0.
+    # f′ = n·(s + 4·x·(n + 1)/d)/d, which cancels on the left, near its root; there n·((1 + x) − a fraction over d²).
+    # f″ = 4·n·(2·(n + 1) + x − 2·x·n²·s/d)/d².
+    far, e = x > 25.0, ops.exp(x)
+    n = ops.minimum(1e11, e)
+    s = n + 2.0
+    d = n * s + 2.0
+    value = (2.0 * x + ops.maximum(-2000.0, x) * n) / d * e  # x·n may be ∞·0
+    four_x, v = ops.minimum(100.0, 4.0 * x), 1.0 / d
+    right = (s + v * (four_x * n + four_x)) * v * n
+    w = four_x + 2.0
+    less = n * (w + n * ((w + w) + n * ((w + 1.0) + n * (x + 1.0)))) * v
+    slope = ops.where(x > -0.5, right, ((x + 1.0) - less * v) * e)
+    curvature = 4.0 * v * ((2.0 * (n + 1.0) + x - 2.0 * x * n * (n * s * v)) * v) * e
+    slope = ops.where(far, 1.0, ops.with_slope(slope, x, curvature))
+    return ops.with_slope(ops.where(far, x, value), x, slope)
 
 
 @elementwise(

@@ -7,6 +7,8 @@ namespace activations {
 
 // Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1.
 struct prelu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -36,6 +38,8 @@ struct prelu {
 
 // x·σ(beta·x), beta learned. With beta = 1 it is SiLU, which many libraries call swish; 1.702 is quick_gelu.
 struct swish {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(u[0], u[1]), x);
@@ -65,10 +69,12 @@ struct swish {
 
 // Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
 struct xielu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = fma(V(u[2]), x, V(u[0])) + V(u[1]);
+    const V t1 = fma(V(u[3]), x, fma(V(u[2]), x, V(u[0])) + V(u[1]));
     const V t2 = x * t1;
     const V t3 = smaller(V(u[8]), x);
     const V t4 = A::decay_expm1(t3);
@@ -87,7 +93,7 @@ struct xielu {
     const V t5 = smaller(V(u[8]), x);
     const V t6 = A::exp(t5);
     const V t7 = A::where(t4, V(0.0), t6);
-    const V t8 = fma(V(u[6]), t7, -V(u[4])) - V(u[5]);
+    const V t8 = fma(V(u[7]), t7, fma(V(u[6]), t7, -V(u[4])) - V(u[5]));
     const V t9 = A::where(t0, t3, t8);
     const V t10 = grad * t9;
     return t10;
@@ -102,7 +108,7 @@ struct xielu {
     const V t5 = smaller(V(u[8]), x);
     const V t6 = A::exp(t5);
     const V t7 = A::where(t4, V(0.0), t6);
-    const V t8 = fma(V(u[6]), t7, -V(u[4])) - V(u[5]);
+    const V t8 = fma(V(u[7]), t7, fma(V(u[6]), t7, -V(u[4])) - V(u[5]));
     const V t9 = A::where(t0, t3, t8);
     const V t10 = grad * t9;
     const V t11 = x * x;
@@ -124,6 +130,8 @@ struct xielu {
 
 // Rectified linear unit, max(x, 0). Derivative 0 at 0.
 struct relu {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = larger(V(0.0), x);
@@ -140,6 +148,8 @@ struct relu {
 
 // ReLU capped at 6, for low-precision hardware. Derivative 0 at 0 and at 6.
 struct relu6 {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(0.0);
@@ -161,6 +171,8 @@ struct relu6 {
 
 // Squared ReLU, max(x, 0)².
 struct relu2 {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = larger(V(0.0), x);
@@ -181,6 +193,8 @@ struct relu2 {
 
 // x above zero, negative_slope·x below. Derivative at 0 is the slope.
 struct leaky_relu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -199,6 +213,8 @@ struct leaky_relu {
 
 // x above the threshold, else 0: it jumps there. Derivative 0 at the threshold.
 struct thresholded_relu {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
@@ -216,6 +232,8 @@ struct thresholded_relu {
 
 // x clipped to [min_val, max_val]. Derivative 0 at both ends.
 struct hardtanh {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
@@ -237,6 +255,8 @@ struct hardtanh {
 
 // Exponential linear unit: x above zero, alpha·(eˣ − 1) below.
 struct elu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -257,6 +277,8 @@ struct elu {
 
 // ELU whose derivative is continuous for every alpha: x above zero, alpha·(exp(x/alpha) − 1) below.
 struct celu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -279,10 +301,12 @@ struct celu {
 
 // Scaled ELU, whose scale and alpha keep mean 0 and variance 1 through depth.
 struct selu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = V(1.0507009873554805) * x;
+    const V t1 = fma(V(0.050700987355480495), x, x);
     const V t2 = A::decay_expm1(x);
     const V t3 = V(1.7580993408473766) * t2;
     const V t4 = A::where(t0, t1, t3);
@@ -300,12 +324,14 @@ struct selu {
 
 // Piecewise quadratic SiLU, x·clip(x + 3, 0, 6)/6. Derivative 0 at −3 and 1 at +3.
 struct hardswish {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-3.0);
     const M t1 = x >= V(3.0);
     const V t2 = x + V(3.0);
-    const V t3 = V(0.16666666666666666) * x * t2;
+    const V t3 = V(0.16666666666666666) * t2 * x;
     const V t4 = A::where(t1, x, t3);
     const V t5 = A::where(t0, V(0.0), t4);
     return t5;
@@ -326,6 +352,8 @@ struct hardswish {
 
 // 0 where |x| ≤ lambd, else x: it jumps at ±lambd, where its derivative is 0.
 struct hardshrink {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -345,6 +373,8 @@ struct hardshrink {
 
 // Soft thresholding: 0 where |x| ≤ lambd, else x moved towards 0 by lambd.
 struct softshrink {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -368,39 +398,39 @@ struct softshrink {
 
 // x − tanh(x): x³/3 near 0, x ∓ 1 far out.
 struct tanhshrink {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(1.0);
     const V t2 = x * x;
     const V t3 = x * t2;
-    const V t4 = t2 + V(323.0);
-    const V t5 = V(15.0) * t4;
-    const V t6 = fma(V(19.0), t2, t5);
-    const V t7 = V(13.0) * t6;
-    const V t8 = fma(t2, t4, t7);
-    const V t9 = V(11.0) * t8;
-    const V t10 = fma(t2, t6, t9);
-    const V t11 = V(9.0) * t10;
-    const V t12 = fma(t2, t8, t11);
-    const V t13 = V(7.0) * t12;
-    const V t14 = fma(t2, t10, t13);
-    const V t15 = V(5.0) * t14;
-    const V t16 = fma(t2, t12, t15);
-    const V t17 = t14 / t16;
-    const V t18 = t17 + V(1.0);
-    const V t19 = fma(t2, t18, V(3.0));
-    const V t20 = t3 / t19;
-    const M t21 = x < V(0.0);
-    const V t22 = t0 - V(1.0);
-    const V t23 = V(-2.0) * t0;
-    const V t24 = A::sigmoid(t23);
-    const V t25 = t24 + t24;
-    const V t26 = t22 + t25;
-    const V t27 = -t26;
-    const V t28 = A::where(t21, t27, t26);
-    const V t29 = A::where(t1, t20, t28);
-    return t29;
+    const V t4 = V(4.582047925701176e-09) * t2;
+    const V t5 = t4 + V(6.552328533752683e-06);
+    const V t6 = fma(t5, t2, V(0.0013268465280849183));
+    const V t7 = fma(t6, t2, V(0.07368421052631578));
+    const V t8 = fma(t7, t2, V(1.0));
+    const V t9 = t3 * t8;
+    const V t10 = V(-2.0) * t0;
+    const V t11 = A::decay_exp(t10);
+    const V t12 = t11 + t11;
+    const V t13 = A::where(t1, t9, t12);
+    const V t14 = t4 + V(6.804341169666247e-06);
+    const V t15 = fma(t14, t2, V(0.0014447884416924665));
+    const V t16 = fma(t15, t2, V(0.08668730650154799));
+    const V t17 = fma(t16, t2, V(1.4210526315789473));
+    const V t18 = fma(t17, t2, V(3.0));
+    const V t19 = t11 + V(1.0);
+    const V t20 = A::where(t1, t18, t19);
+    const V t21 = t13 / t20;
+    const M t22 = x < V(0.0);
+    const V t23 = t0 - V(1.0);
+    const V t24 = t23 + t21;
+    const V t25 = -t24;
+    const V t26 = A::where(t22, t25, t24);
+    const V t27 = A::where(t1, t21, t26);
+    return t27;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
@@ -408,39 +438,39 @@ struct tanhshrink {
     const M t1 = t0 < V(1.0);
     const V t2 = x * x;
     const V t3 = x * t2;
-    const V t4 = t2 + V(323.0);
-    const V t5 = V(15.0) * t4;
-    const V t6 = fma(V(19.0), t2, t5);
-    const V t7 = V(13.0) * t6;
-    const V t8 = fma(t2, t4, t7);
-    const V t9 = V(11.0) * t8;
-    const V t10 = fma(t2, t6, t9);
-    const V t11 = V(9.0) * t10;
-    const V t12 = fma(t2, t8, t11);
-    const V t13 = V(7.0) * t12;
-    const V t14 = fma(t2, t10, t13);
-    const V t15 = V(5.0) * t14;
-    const V t16 = fma(t2, t12, t15);
-    const V t17 = t14 / t16;
-    const V t18 = t17 + V(1.0);
-    const V t19 = fma(t2, t18, V(3.0));
-    const V t20 = t3 / t19;
-    const V t21 = x - t20;
-    const M t22 = x < V(0.0);
-    const V t23 = V(-2.0) * t0;
-    const V t24 = A::sigmoid(t23);
-    const V t25 = t24 + t24;
-    const V t26 = t25 - V(1.0);
-    const V t27 = V(1.0) - t25;
-    const V t28 = A::where(t22, t26, t27);
-    const V t29 = A::where(t1, t21, t28);
-    const V t30 = grad * t29 * t29;
-    return t30;
+    const V t4 = V(4.582047925701176e-09) * t2;
+    const V t5 = t4 + V(6.552328533752683e-06);
+    const V t6 = fma(t5, t2, V(0.0013268465280849183));
+    const V t7 = fma(t6, t2, V(0.07368421052631578));
+    const V t8 = fma(t7, t2, V(1.0));
+    const V t9 = t3 * t8;
+    const V t10 = V(-2.0) * t0;
+    const V t11 = A::decay_exp(t10);
+    const V t12 = t11 + t11;
+    const V t13 = A::where(t1, t9, t12);
+    const V t14 = t4 + V(6.804341169666247e-06);
+    const V t15 = fma(t14, t2, V(0.0014447884416924665));
+    const V t16 = fma(t15, t2, V(0.08668730650154799));
+    const V t17 = fma(t16, t2, V(1.4210526315789473));
+    const V t18 = fma(t17, t2, V(3.0));
+    const V t19 = t11 + V(1.0);
+    const V t20 = A::where(t1, t18, t19);
+    const V t21 = t13 / t20;
+    const V t22 = x - t21;
+    const M t23 = x < V(0.0);
+    const V t24 = t21 - V(1.0);
+    const V t25 = V(1.0) - t21;
+    const V t26 = A::where(t23, t24, t25);
+    const V t27 = A::where(t1, t22, t26);
+    const V t28 = grad * t27 * t27;
+    return t28;
   }
 };
 
 // The logistic function, 1/(1 + e⁻ˣ). Its derivative is at most 1/4.
 struct sigmoid {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid(x);
@@ -456,6 +486,8 @@ struct sigmoid {
 
 // Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3.
 struct hardsigmoid {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-3.0);
@@ -479,6 +511,8 @@ struct hardsigmoid {
 
 // The hyperbolic tangent.
 struct tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::tanh(x);
@@ -494,6 +528,8 @@ struct tanh {
 
 // cap·tanh(x/cap): x near 0, never beyond ±cap. Gemma 2 caps its final logits at 30, attention scores at 50.
 struct softcap {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -514,6 +550,8 @@ struct softcap {
 
 // x/(1 + |x|): like tanh, but with tails that fall off as 1/x².
 struct softsign {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -536,6 +574,8 @@ struct softsign {
 
 // (1 + erf((x − mu)/(sigma·√2)))/2, the normal distribution function: mu and sigma make it resemble relu2 early.
 struct laplace {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
@@ -560,6 +600,8 @@ struct laplace {
 
 // Sigmoid-weighted linear unit, x·σ(x).
 struct silu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid_times(x, x);
@@ -575,6 +617,8 @@ struct silu {
 
 // Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left.
 struct gelu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::x_phi(x);
@@ -590,6 +634,8 @@ struct gelu {
 
 // GELU's tanh approximation, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); up to 4.7e-4 from the exact one.
 struct gelu_tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::odd_cubic(x, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
@@ -608,6 +654,8 @@ struct gelu_tanh {
 
 // GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one.
 struct quick_gelu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(1.702), x);
@@ -625,80 +673,79 @@ struct quick_gelu {
 
 // Self-gated by the tanh of softplus, x·tanh(log(1 + eˣ)).
 struct mish {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
-    const M t0 = x > V(0.0);
-    const V t1 = A::abs(x);
-    const V t2 = -t1;
-    const V t3 = A::decay_exp(t2);
-    const V t4 = A::where(t0, t3, V(1.0));
-    const V t5 = A::where(t0, V(1.0), t3);
-    const V t6 = fma(V(2.0), t4, t5);
-    const V t7 = x * t6;
-    const V t8 = V(2.0) * t4 * t4;
-    const V t9 = fma(t5, t6, t8);
-    const V t10 = t7 / t9;
-    const V t11 = A::decay_exp_times(t10, t2);
-    const V t12 = A::where(t0, t10, t11);
-    return t12;
+    const M t0 = x > V(25.0);
+    const V t1 = larger(V(-2000.0), x);
+    const V t2 = A::exp(x);
+    const V t3 = smaller(V(100000000000.0), t2);
+    const V t4 = V(2.0) * x;
+    const V t5 = fma(t1, t3, t4);
+    const V t6 = t3 + V(2.0);
+    const V t7 = fma(t3, t6, V(2.0));
+    const V t8 = t5 / t7;
+    const V t9 = A::exp_times(t8, x);
+    const V t10 = A::where(t0, x, t9);
+    return t10;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     x = A::finite(x);
-    const M t0 = x > V(0.0);
-    const V t1 = A::abs(x);
-    const V t2 = -t1;
-    const V t3 = A::decay_exp(t2);
-    const V t4 = A::where(t0, t3, V(1.0));
-    const V t5 = t4 * t4;
-    const V t6 = fnma(V(2.0), x, V(1.0));
-    const V t7 = t6 + V(1.0);
-    const V t8 = V(2.0) * t4;
-    const V t9 = t7 + t8;
-    const V t10 = fma(t4, t9, t6);
-    const V t11 = V(2.0) * t5 * t10;
-    const V t12 = A::where(t0, V(1.0), t3);
+    const M t0 = x > V(25.0);
+    const M t1 = x > V(-0.5);
+    const V t2 = A::exp(x);
+    const V t3 = smaller(V(100000000000.0), t2);
+    const V t4 = t3 + V(2.0);
+    const V t5 = fma(t3, t4, V(2.0));
+    const V t6 = V(1.0) / t5;
+    const V t7 = V(4.0) * x;
+    const V t8 = smaller(V(100.0), t7);
+    const V t9 = fma(t8, t3, t8);
+    const V t10 = fma(t6, t9, t4);
+    const V t11 = t10 * t6;
+    const V t12 = t11 * t3;
     const V t13 = x + V(1.0);
-    const V t14 = fma(V(4.0), x, V(2.0));
+    const V t14 = t8 + V(2.0);
     const V t15 = t14 + V(1.0);
-    const V t16 = fma(t12, t13, t15);
-    const V t17 = V(2.0) * t14;
-    const V t18 = fma(t12, t16, t17);
-    const V t19 = fma(t12, t18, t14);
-    const V t20 = t12 * t19;
-    const V t21 = A::where(t0, t11, t20);
-    const V t22 = t12 + t8;
-    const V t23 = V(2.0) * t5;
-    const V t24 = fma(t12, t22, t23);
-    const V t25 = t24 * t24;
-    const V t26 = t21 / t25;
-    const V t27 = V(1.0) - t26;
-    const V t28 = t13 - t26;
-    const V t29 = A::decay_exp_times(t28, t2);
-    const V t30 = A::where(t0, t27, t29);
-    const V t31 = grad * t30;
-    return t31;
+    const V t16 = fma(t3, t13, t15);
+    const V t17 = t14 + t14;
+    const V t18 = fma(t3, t16, t17);
+    const V t19 = fma(t3, t18, t14);
+    const V t20 = t3 * t19;
+    const V t21 = t20 * t6;
+    const V t22 = fnma(t21, t6, t13);
+    const V t23 = A::exp_times(t22, x);
+    const V t24 = A::where(t1, t12, t23);
+    const V t25 = A::where(t0, V(1.0), t24);
+    const V t26 = grad * t25;
+    return t26;
   }
 };
 
 // Smooth ReLU, log(1 + exp(beta·x))/beta; the identity where beta·x > threshold.
 struct softplus {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
-    const auto t2 = A::product(A::wide(u[1], u[2]), x);
-    const V t3 = A::softplus(t2);
-    const V t4 = V(u[3]) * t3;
-    const V t5 = A::where(t1, x, t4);
-    return t5;
+    const V t2 = A::abs(x);
+    const auto t3 = A::product(A::wide(u[5], u[6]), t2);
+    const V t4 = A::softplus(t3);
+    const V t5 = larger(V(0.0), x);
+    const V t6 = fma(V(u[3]), t4, t5);
+    const V t7 = A::where(t1, x, t6);
+    return t7;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
     const V t0 = V(u[1]) * x;
     const M t1 = t0 > V(u[0]);
     const auto t2 = A::product(A::wide(u[1], u[2]), x);
-    const V t3 = A::sigmoid_times(V(u[5]), t2);
+    const V t3 = A::sigmoid(t2);
     const V t4 = A::where(t1, V(1.0), t3);
     const V t5 = grad * t4;
     return t5;
@@ -707,6 +754,8 @@ struct softplus {
 
 // log σ(x) = −log(1 + e⁻ˣ).
 struct logsigmoid {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
@@ -724,6 +773,8 @@ struct logsigmoid {
 
 // The square root of softplus, √log(1 + eˣ).
 struct sqrt_softplus {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(-37.0);
@@ -752,6 +803,8 @@ struct sqrt_softplus {
 
 // (x + √(x² + b))/2: like softplus, without exponentials. b = 4 gives it softplus's curvature at 0.
 struct squareplus {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(0.0);
@@ -807,6 +860,8 @@ struct squareplus {
 
 // 0 below −1, x above 1, the parabola (x + 1)²/4 between: the integral of the piecewise linear sigmoid.
 struct sparse_plus {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-1.0);
@@ -832,6 +887,8 @@ struct sparse_plus {
 
 // Gated linear unit, σ(gate)·up. Packed as PyTorch has it: the gate is the second half.
 struct glu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(up, gate);
@@ -849,6 +906,8 @@ struct glu {
 
 // ReLU-gated linear unit, relu(gate)·up.
 struct reglu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = larger(V(0.0), gate);
@@ -871,6 +930,8 @@ struct reglu {
 
 // GELU-gated linear unit, gelu(gate)·up, with the exact GELU.
 struct geglu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::x_phi_times(up, gate);
@@ -888,6 +949,8 @@ struct geglu {
 
 // SiLU-gated linear unit, silu(gate)·up.
 struct swiglu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -907,6 +970,8 @@ struct swiglu {
 
 // gpt-oss's SwiGLU: g·σ(alpha·g)·(u + 1), g = min(gate, limit), u = clip(up, ±limit). Packed interleaved.
 struct swiglu_oai {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
@@ -944,6 +1009,8 @@ struct swiglu_oai {
 
 // SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped first, and only above.
 struct swiglu_clamped {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
@@ -977,6 +1044,8 @@ struct swiglu_clamped {
 
 // SwiGLU with both linear parts softly capped: σ(gate)·softcap(gate, gate_cap)·softcap(up, up_cap).
 struct situ_glu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::abs(gate);
@@ -1024,6 +1093,8 @@ struct situ_glu {
 
 // GELU-gated linear unit with GELU's tanh form: Gemma's and T5 1.1's, and what ggml calls GEGLU.
 struct geglu_tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const auto t0 = A::odd_cubic(gate, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
@@ -1046,6 +1117,8 @@ struct geglu_tanh {
 
 // GELU-gated linear unit with GELU's sigmoid form, quick_gelu(gate)·up.
 struct geglu_quick {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -1067,6 +1140,8 @@ struct geglu_quick {
 
 // gate·up, a gated unit without an activation.
 struct bilinear {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -1083,6 +1158,8 @@ struct bilinear {
 
 // Squared-ReLU-gated linear unit, max(gate, 0)²·up.
 struct relu2_glu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(0.0);
@@ -1106,6 +1183,8 @@ struct relu2_glu {
 
 // relu(gate)·relu(up): both must be positive, for sparsity.
 struct drelu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(0.0);
@@ -1132,6 +1211,8 @@ struct drelu {
 
 // ReLU-gated linear unit whose gate must pass a threshold, which each model states: gate·up where gate is above.
 struct fatrelu_glu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(u[0]);
@@ -1155,6 +1236,8 @@ struct fatrelu_glu {
 
 // SwiGLU clamped after its activation: min(silu(gate), limit)·clip(up, ±limit). Step-3.7's own limit is 16.
 struct swiglu_step {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(gate, gate);

@@ -74,13 +74,12 @@ struct Arithmetic {
     return x * fma(V(k), x * x, V(c + c_rest));
   }
   static SOFTKNEE_INLINE V high(V a) { return a; }
+  static SOFTKNEE_INLINE V nearest(V a) { return a; }
   static SOFTKNEE_INLINE V size_of(V a) { return abs(a); }
-  static SOFTKNEE_INLINE V refined(V r, V) { return r; }
-  static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
+  static SOFTKNEE_INLINE V reduced_twice(M, V r, V, V) { return r; }
   static SOFTKNEE_INLINE V reduced_by(V r, V, V) { return r; }
-  static SOFTKNEE_INLINE V add_where(M m, V a, V b) { return SOFTKNEE_ISA::add_where(m, a, b); }
+  static SOFTKNEE_INLINE V low_times(M, V, V, V c) { return c; }
   static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
-  static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }
   static SOFTKNEE_INLINE V twice(V a) { return a + a; }
@@ -126,13 +125,17 @@ struct Arithmetic<float> {
   }
   static SOFTKNEE_INLINE V high(V a) { return a; }
   static SOFTKNEE_INLINE V high(Pair a) { return a.hi; }
+  // the float nearest to it: a product's low part may be more than half an ULP
+  static SOFTKNEE_INLINE V nearest(V a) { return a; }
+  static SOFTKNEE_INLINE V nearest(Pair a) { return a.hi + a.lo; }
   static SOFTKNEE_INLINE Pair size_of(V a) { return Pair(abs(a)); }
   static SOFTKNEE_INLINE Pair size_of(Pair a) { return Pair(abs(a.hi), select(a.hi < V(0.0f), -a.lo, a.lo)); }
-  static SOFTKNEE_INLINE V refined(V r, V) { return r; }
-  // the low part of ±∞ is NaN, and beyond `farthest` it makes no difference
-  static SOFTKNEE_INLINE V refined(V r, Pair u) { return SOFTKNEE_ISA::add_where(abs(u.hi) < V(farthest), r, u.lo); }
-  static SOFTKNEE_INLINE V refined_decay(V r, Pair u) { return SOFTKNEE_ISA::add_where(u.hi > V(-farthest), r, u.lo); }
-  static SOFTKNEE_INLINE V refined_decay(V r, V) { return r; }
+  // The second step of a reduction, with u's low part where m: that of ±∞ is NaN, and beyond `farthest` it makes no
+  // difference.
+  static SOFTKNEE_INLINE V reduced_twice(M, V r, V n, V) { return fnma(n, V(-1.9046542e-09f), r); }
+  static SOFTKNEE_INLINE V reduced_twice(M m, V r, V n, Pair u) {
+    return SOFTKNEE_ISA::add_where(m, r, fnma(n, V(-1.9046542e-09f), u.lo));
+  }
   static SOFTKNEE_INLINE V reduced_by(V r, V n, V) { return fnma(n, V(-1.9046542e-09f), r); }
   static SOFTKNEE_INLINE V reduced_by(V r, V n, Pair u) {
     return sub_where(u.hi < V(126.0f), r, fma(n, V(-1.9046542e-09f), u.lo));
@@ -140,17 +143,11 @@ struct Arithmetic<float> {
   static SOFTKNEE_INLINE V refined_twice(V r, V) { return r; }
   static SOFTKNEE_INLINE V refined_twice(V r, Pair u) {
     const Pair size = size_of(u);
-    return SOFTKNEE_ISA::fma_where(size.hi < V(10.0f), size.lo, V(2.0f), r);
+    return SOFTKNEE_ISA::fma_where(size.hi < V(10.0f), size.lo, V(-2.0f), r);
   }
-  static SOFTKNEE_INLINE V add_where(M m, V a, V b) { return SOFTKNEE_ISA::add_where(m, a, b); }
-  static SOFTKNEE_INLINE V add_where(M m, V a, Pair b) {
-    return SOFTKNEE_ISA::add_where(m, SOFTKNEE_ISA::add_where(m, a, b.hi), b.lo);
-  }
-  // a·b + c where m, else c
-  static SOFTKNEE_INLINE V fma_where(M m, V a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a, b, c); }
-  static SOFTKNEE_INLINE V fma_where(M m, Pair a, V b, V c) {
-    return SOFTKNEE_ISA::fma_where(m, a.hi, b, SOFTKNEE_ISA::fma_where(m, a.lo, b, c));
-  }
+  // a's low part times b, plus c where m, else c
+  static SOFTKNEE_INLINE V low_times(M, V, V, V c) { return c; }
+  static SOFTKNEE_INLINE V low_times(M m, Pair a, V b, V c) { return SOFTKNEE_ISA::fma_where(m, a.lo, b, c); }
   static SOFTKNEE_INLINE V minus(V a) { return -a; }
   static SOFTKNEE_INLINE Pair minus(Pair a) { return Pair(-a.hi, -a.lo); }
   static SOFTKNEE_INLINE V minus_size(V a) { return -abs(a); }
@@ -206,7 +203,7 @@ __attribute__((noinline)) static double reduced_far(float x, float& k) {
   return negative ? -r : r;
 }
 
-// eᵘ = part·2ⁿ for u ≤ 0, √½ ≤ part ≤ √2. Where not alive, below −200, a product with eᵘ is 0 whatever else is in it,
+// eᵘ = part·2ⁿ for u ≤ 0, part as in Power. Where not alive, below −200, a product with eᵘ is 0 whatever else is in it,
 // and part may be anything.
 struct Fall {
   V part, n;
@@ -236,32 +233,33 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   static constexpr bool full = sizeof(T) == 4;
 
   // u = n·ln 2 + r, |r| ≤ ln 2/2. n·ln2_hi is a multiple of 2⁻²⁴ and so is u where it matters: the first step is
-  // exact, and the second leaves 2⁻²⁷. u: at most `farthest` in size.
-  static SOFTKNEE_INLINE V reduced(V u, V& n) {
-    n = round(u * V(1.44269504f));
-    if constexpr (!full) return fnma(n, V(0.693147182f), u);  // the second step is below what they see
-    return fnma(n, V(-1.9046542e-09f), fnma(n, V(0.693147182f), u));
+  // exact, and the second, which half precision does not see, leaves 2⁻²⁷. v: u, at most `farthest` in size where m.
+  template <class U>
+  static SOFTKNEE_INLINE V reduced(M m, V v, V& n, U u) {
+    n = round(v * V(1.44269504f));
+    return A::reduced_twice(m, fnma(n, V(0.693147182f), v), n, u);
   }
 
   template <class U>
   static SOFTKNEE_INLINE Power power(U u) {
     V n;
-    const V r = A::refined(reduced(smaller(V(farthest), larger(V(-farthest), A::high(u))), n), u);
+    const V h = A::high(u), v = smaller(V(farthest), larger(V(-farthest), h));
+    const V r = reduced(abs(h) < V(farthest), v, n, u);
     return {polynomial(P::half_exp_c, r), n + V(1.0f)};
   }
   // for u ≤ 0
   template <class U>
   static SOFTKNEE_INLINE Power decay(U u) {
     V n;
-    const V r = A::refined_decay(reduced(larger(V(-farthest), A::high(u)), n), u);
+    const V h = A::high(u), r = reduced(h > V(-farthest), larger(V(-farthest), h), n, u);
     return {polynomial(P::half_exp_c, r), n + V(1.0f)};
   }
 
   template <class U>
   static SOFTKNEE_INLINE Fall falling(U u) {
     V n;
-    const V r = A::refined_decay(reduced(A::high(u), n), u);
-    return {polynomial(P::exp_c, r), n, not_less(A::high(u), V(-farthest))};
+    const V h = A::high(u), r = reduced(h > V(-farthest), h, n, u);
+    return {polynomial(P::half_exp_c, r), n + V(1.0f), not_less(h, V(-farthest))};
   }
 
   // 1 ULP
@@ -271,11 +269,12 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return scale(p.half, p.n);
   }
 
-  // a·eᵘ, 1.5 ULPs; the first two for u ≤ 0 only. Where eᵘ is 0, so is the product.
+  // a·eᵘ, 1.5 ULPs; the first two for u ≤ 0 only. Where eᵘ is 0, so is the product. Without a factor, no half is needed.
   template <class U>
   static SOFTKNEE_INLINE V decay_exp(U u) {
-    const Fall p = falling(u);
-    return scale_where(p.alive, p.part, p.n);
+    V n;
+    const V h = A::high(u), r = reduced(h > V(-farthest), h, n, u);
+    return scale_where(not_less(h, V(-farthest)), polynomial(P::exp_c, r), n);
   }
   template <class U>
   static SOFTKNEE_INLINE V decay_exp_times(V a, U u) {
@@ -339,7 +338,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // a·σ(−u) + b
   template <class U>
   static SOFTKNEE_INLINE V joint_sigmoid_minus_sum(V a, U u, V b) {
-    return A::fma_where(A::high(u) < V(126.0f), a, joint_sigmoid_minus(u), b);
+    return fma_where(A::high(u) < V(126.0f), a, joint_sigmoid_minus(u), b);
   }
   // a·sech²(u/2) = 4a·σ(u)·σ(−u)
   template <class U>
@@ -347,7 +346,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     if constexpr (full) return sech2_half_times(a, u);
     const Logistic l = logistic(u);
     const V w = V(1.0f) / l.below;
-    return only(A::high(u) < V(126.0f), scaled(V(4.0f) * a * w * complement(l, w, u), l));
+    return only(A::high(u) < V(126.0f), scaled(a * w * (V(4.0f) * complement(l, w, u)), l));
   }
   template <class U>
   static SOFTKNEE_INLINE V joint_sech2_half(U u) {
@@ -358,19 +357,20 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   template <class B, class U>
   static SOFTKNEE_INLINE V sigmoid_slope(V a, B b, U u) {
     const Logistic l = logistic(u);
-    // on the left, where the sum has its root, a + b·(1 − w) as (a + b) − b·w
-    const M left = A::high(u) < V(0.0f);
-    const V w = V(1.0f) / l.below, factor = sub_to(left, l.e * w, V(0.0f), w);
-    return scaled(A::fma_where(A::high(u) < V(126.0f), b, factor, A::add_where(left, a, b)) * w, l);
+    // on the left, where the sum has its root, a + b·(1 − w) as (a + b) − b·w, but for the low part of b
+    const M left = A::high(u) < V(0.0f), steady = A::high(u) < V(126.0f);
+    const V w = V(1.0f) / l.below, right = l.e * w, factor = sub_to(left, right, V(0.0f), w);
+    const V rest = A::low_times(steady, b, sub_to(left, right, V(1.0f), w), add_where(left, a, A::high(b)));
+    return scaled(fma_where(steady, A::high(b), factor, rest) * w, l);
   }
 
-  // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 4 ULPs
+  // a·sech²(w/2) = a·4e/(1 + e)², e = exp(−|w|), 2.5 ULPs. (1 + e)² as 1 + e·(2 + e), which rounds less.
   template <class U>
   static SOFTKNEE_INLINE V sech2_half_times(V a, U w) {
     const Fall p = falling(A::minus_size(w));
-    const V e = scale(p.part, p.n), below = V(1.0f) + e;
-    if constexpr (narrow<T>) return only(p.alive, V(4.0f) * a * e / (below * below));
-    return scale_where(p.alive, a * p.part / (below * below), p.n + V(2.0f));
+    const V e = scale(p.part, p.n), below = fma(e, V(2.0f) + e, V(1.0f));
+    if constexpr (narrow<T>) return only(p.alive, V(4.0f) * a * e / below);
+    return scale_where(p.alive, a * p.part / below, p.n + V(2.0f));
   }
   template <class U>
   static SOFTKNEE_INLINE V sech2_half(U w) {
@@ -381,7 +381,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // it counts. 1.5 ULPs. Halves, since 2ⁿ may overflow where the result does not.
   static SOFTKNEE_INLINE V expm1(V u) {
     V n;
-    const V r = reduced(smaller(V(89.0f), larger(V(-farthest), u)), n);  // from 88.8 on it is ∞, and 2ⁿ⁻¹ is not
+    const V v = smaller(V(89.0f), larger(V(-farthest), u)), r = reduced(all(), v, n, v);  // from 88.8 on it is ∞, and 2ⁿ⁻¹ is not
     const V q = fma(r * r, polynomial(P::expm1_c, r), r);
     const V size = scale(V(0.5f), n), halved = fma(size, q, size - V(0.5f));
     return signed_as(halved + halved, u);
@@ -394,13 +394,12 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return signed_as(fma(one, q, one - V(1.0f)), u);
   }
 
-  // u: Wide where its rounding would be tanh's. tanh|u| = t/(2 + t), t = exp(2|u|) − 1, 2.5 ULPs: what t and the sum
-  // have rounded fades as t grows. From 10 on it is 1.
+  // u: Wide where its rounding would be tanh's. tanh|u| = −t/(2 + t), t = exp(−2|u|) − 1, 2.5 ULPs. From 10 on it is 1.
   template <class U>
   static SOFTKNEE_INLINE V tanh(U u) {
-    const V size = smaller(V(10.0f), abs(A::high(u))), twice = size + size, n = round(size * V(2.88539008f));
-    // exp(2|u|) is off by n·2⁻²⁹, of which tanh sees 2/(2 + t)
-    const V r = A::refined_twice(fnma(n, V(0.693147182f), twice), u);
+    const V size = smaller(V(10.0f), abs(A::high(u))), twice = size + size, n = round(size * V(-2.88539008f));
+    // exp(−2|u|) is off by n·2⁻²⁹, of which tanh sees 2·exp(−2|u|)
+    const V r = A::refined_twice(fnms(n, V(0.693147182f), twice), u);
     const V q = fma(r * r, polynomial(P::expm1_c, r), r);
     const V one = scale(V(1.0f), n), t = fma(one, q, one - V(1.0f));
     return signed_as(t / (V(2.0f) + t), A::high(u));
@@ -409,8 +408,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // log(1 + eᵘ) = max(u, 0) + log(1 + e), e = exp(−|u|) ≤ 1, 2 ULPs
   template <class U>
   static SOFTKNEE_INLINE V softplus(U u) {
-    const Fall p = falling(A::minus_size(u));
-    const V e = scale_where(p.alive, p.part, p.n);
+    const V e = decay_exp(A::minus_size(u));
     return larger(V(0.0f), A::high(u)) + fma(e * e, polynomial<1>(P::log1p_c, e), e);
   }
 
@@ -457,23 +455,23 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     return select(x > V(0.0f), V(1.0f) - left, left);
   }
 
-  // exp(v²)·erfc(v) for v ≥ 0
-  static SOFTKNEE_INLINE V erfcx(V v) {
-    const V half = tail(larger(V(-19.99f), v * V(-1.41421356f)));
+  // exp(y²/2)·erfc(y/√2) for y ≥ 0; of ∞ − ∞, as the float nearest to an infinite Pair, as of ∞
+  static SOFTKNEE_INLINE V erfcx_half(V y) {
+    const V half = tail(larger(-y, V(-19.99f)));
     return half + half;
   }
 
-  // a·erfc(u), 3.5 ULPs, from u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left
+  // a·erfc(u), 3 ULPs, from y = √2·u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left
   template <class U, class S>
-  static SOFTKNEE_INLINE V erfc_times(V a, U u, S minus_square) {
+  static SOFTKNEE_INLINE V erfc_times(V a, U y, S minus_square) {
     const Power p = decay(minus_square);
-    const V y = erfcx(abs(A::high(u))) * p.half;
-    const M right = A::high(u) > V(0.0f);
-    return scale(finite_where(right, a) * select(right, y, V(2.0f) - scale(y, p.n)), only(right, p.n));
+    const V size = erfcx_half(abs(A::nearest(y))) * p.half;
+    const M right = A::high(y) > V(0.0f);
+    return scale(finite_where(right, a) * select(right, size, V(2.0f) - scale(size, p.n)), only(right, p.n));
   }
   template <class U, class S>
-  static SOFTKNEE_INLINE V erfc(U u, S minus_square) {
-    return erfc_times(V(1.0f), u, minus_square);
+  static SOFTKNEE_INLINE V erfc(U y, S minus_square) {
+    return erfc_times(V(1.0f), y, minus_square);
   }
 
   // x + x·P(x²) up to 1, then 1 − erfc; 1.5 ULPs
@@ -481,7 +479,7 @@ struct Math : Arithmetic<T>, Polynomials<T> {
     const V size = abs(x), square = x * x;
     const V near = fma(size, polynomial(P::erf_c, smaller(V(1.0f), square)), size);
     const Power p = decay(A::product(-size, size));
-    const V far = V(1.0f) - scale(erfcx(size) * p.half, p.n);
+    const V far = V(1.0f) - scale(erfcx_half(size * V(1.41421356f)) * p.half, p.n);
     return signed_as(select(size < V(1.0f), near, far), x);
   }
 

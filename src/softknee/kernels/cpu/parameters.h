@@ -127,7 +127,7 @@ static void laplace_uniforms(const double* p, R* u) {
   const double sigma = p[1];
   value((-1.0 * ((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951)))), u + 0);
   value(mu, u + 2);
-  value((1.0 / (sigma * 1.4142135623730951)), u + 4);
+  value((1.4142135623730951 * (1.0 / (sigma * 1.4142135623730951))), u + 4);
   value((0.39894228040143265 * (1.0 / sigma)), u + 6);
 }
 
@@ -153,7 +153,7 @@ static void softplus_uniforms(const double* p, R* u) {
   down(threshold, u + 0);
   value(beta, u + 1);
   value((1.0 / beta), u + 3);
-  value((beta / beta), u + 5);
+  value((-1.0 * beta), u + 5);
 }
 
 template <class R>

@@ -274,8 +274,8 @@ class Emitter:
         if op in ("erfc", "erfc_times"):
             *factor, u = args
             square = self.argument(self.simplify.product(MINUS, self.simplify.product(u, u)))
-            deviation = self.argument(self.simplify.product(constant(math.sqrt(2.0)), u))
-            return f"A::{op}({', '.join([*map(self.value, factor), deviation, square])})"
+            arguments = self.argument(u), self.argument(self.simplify.product(constant(math.sqrt(2.0)), u)), square
+            return f"A::{op}({', '.join([*map(self.value, factor), *arguments])})"
         if op in AMPLIFYING:
             *factor, u = args
             if op == "sigmoid_slope":
@@ -308,8 +308,10 @@ class Emitter:
             if a.op == "mul" and self.uses[a] == 1:
                 x, y = map(self.value, a.args)
                 text = f"fma({x}, {y}, {'' if op == 'add' else '-'}{self.value(b)}) {rest}"
-                exact = not self.simplify.uniform(a.args[0]) or self.single(a.args[0])
-                return text if exact else f"fma({self.rest(a.args[0])}, {y}, {text})"
+                k, z = a.args
+                if op == "sub" and z.op != "symbol" and self.simplify.uniform(k) and not self.single(k):
+                    return f"fma({self.rest(k)}, {y}, {text})"  # an input may be ∞, and the rest negative
+                return text
             return f"{self.value(a)} {INFIX[op]} {self.value(b)} {rest}"
         if op == "add" and a.op == "sigmoid_times":
             a, b = b, a

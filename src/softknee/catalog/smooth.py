@@ -83,7 +83,7 @@ def quick_gelu(x, ops):
 
 
 def _mish_stable(x, ops):
-    # With n = eˣ, tanh(log(1 + n)) = n·s/d, s = n + 2, d = n·s + 2; from 25 on it is 1 to the last bit, and f″ is 0.
+    # With n = eˣ, tanh(log(1 + n)) = n·s/d, s = n + 2, d = n·s + 2; from 25 on 1 to the last bit, f″ 8·(1 − x)/n².
     # f′ = n·(s + 4·x·(n + 1)/d)/d, which cancels on the left, near its root; there n·((1 + x) − a fraction over d²).
     # f″ = 4·n·(2·(n + 1) + x − 2·x·n²·s/d)/d².
     far, e = x > 25.0, ops.exp(x)
@@ -97,7 +97,8 @@ def _mish_stable(x, ops):
     less = n * (w + n * ((w + w) + n * ((w + 1.0) + n * (x + 1.0)))) * v
     slope = ops.where(x > -0.5, right, ((x + 1.0) - less * v) * e)
     curvature = 4.0 * v * ((2.0 * (n + 1.0) + x - 2.0 * x * n * (n * s * v)) * v) * e
-    slope = ops.where(far, 1.0, ops.with_slope(slope, x, curvature))
+    curvature = ops.where(far, (8.0 - 8.0 * x) * ops.exp(-2.0 * x), curvature)
+    slope = ops.with_slope(ops.where(far, 1.0, slope), x, curvature)
     return ops.with_slope(ops.where(far, x, value), x, slope)
 
 

@@ -74,7 +74,7 @@ struct xielu {
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
-    const V t1 = fma(V(u[3]), x, fma(V(u[2]), x, V(u[0])) + V(u[1]));
+    const V t1 = fma(V(u[2]), x, V(u[0])) + V(u[1]);
     const V t2 = x * t1;
     const V t3 = smaller(V(u[8]), x);
     const V t4 = A::decay_expm1(t3);
@@ -583,12 +583,13 @@ struct laplace {
     const auto t2 = A::product(t1, t1);
     const auto t3 = A::product(A::wide(u[0], u[1]), t2);
     const auto t4 = A::product(A::wide(u[4], u[5]), t1);
-    const V t5 = A::erfc_times(V(0.5), t4, t3);
-    return t5;
+    const auto t5 = A::product(A::wide(u[6], u[7]), t1);
+    const V t6 = A::erfc_times(V(0.5), t4, t5, t3);
+    return t6;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
-    const V t0 = V(u[6]) * grad;
+    const V t0 = V(u[8]) * grad;
     const V t1 = -x;
     const auto t2 = A::sum(A::wide(u[2], u[3]), t1);
     const auto t3 = A::product(t2, t2);

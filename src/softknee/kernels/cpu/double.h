@@ -173,10 +173,8 @@ struct Math {
   }
   static SOFTKNEE_INLINE V softplus(V u) { return larger(V(0.0), u) + log1p(exp(-abs(u))); }
 
-  // from y = √2·u
-  static SOFTKNEE_INLINE V erfc(V y, V) { return erfc(V(0.70710678118654757) * y); }
-  static SOFTKNEE_INLINE V erfc_times(V a, V y, V) { return erfc_times(a, V(0.70710678118654757) * y); }
-  static SOFTKNEE_INLINE V erfc_times(V a, V u) {
+  static SOFTKNEE_INLINE V erfc(V u, V, V) { return erfc(u); }
+  static SOFTKNEE_INLINE V erfc_times(V a, V u, V, V) {
     return Doubles{erfc_times(a.v[0], u.v[0]), erfc_times(a.v[1], u.v[1])};
   }
   // erfc(u) is subnormal from 26.5 on, where a·erfc(u) need not be. Beyond 20, exp(−u²)/(u·√π) times the first terms of
@@ -195,11 +193,11 @@ struct Math {
   static SOFTKNEE_INLINE V x_phi(V x) { return x_phi_times(V(1.0), x); }
   static SOFTKNEE_INLINE V x_phi_times(V a, V x) {
     const V u = V(-0.70710678118654757) * x;
-    return erfc_times(V(0.5) * a * x, u);
+    return erfc_times(V(0.5) * a * x, u, u, u);
   }
   static SOFTKNEE_INLINE V x_phi_slope(V x) {
     const V u = V(-0.70710678118654757) * x;
-    return erfc_times(V(0.5), u) + exp_times(V(0.3989422804014327) * x, V(-0.5) * x * x);
+    return erfc_times(V(0.5), u, u, u) + exp_times(V(0.3989422804014327) * x, V(-0.5) * x * x);
   }
 };
 

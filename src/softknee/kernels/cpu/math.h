@@ -462,16 +462,16 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   }
 
   // a·erfc(u), 3 ULPs, from y = √2·u and −u²: erfc|u| = erfcx|u|·exp(−u²), and 2 − erfc|u| on the left
-  template <class U, class S>
-  static SOFTKNEE_INLINE V erfc_times(V a, U y, S minus_square) {
+  template <class U, class Y, class S>
+  static SOFTKNEE_INLINE V erfc_times(V a, U, Y y, S minus_square) {
     const Power p = decay(minus_square);
     const V size = erfcx_half(abs(A::nearest(y))) * p.half;
     const M right = A::high(y) > V(0.0f);
     return scale(finite_where(right, a) * select(right, size, V(2.0f) - scale(size, p.n)), only(right, p.n));
   }
-  template <class U, class S>
-  static SOFTKNEE_INLINE V erfc(U y, S minus_square) {
-    return erfc_times(V(1.0f), y, minus_square);
+  template <class U, class Y, class S>
+  static SOFTKNEE_INLINE V erfc(U u, Y y, S minus_square) {
+    return erfc_times(V(1.0f), u, y, minus_square);
   }
 
   // x + x·P(x²) up to 1, then 1 − erfc; 1.5 ULPs

@@ -127,8 +127,9 @@ static void laplace_uniforms(const double* p, R* u) {
   const double sigma = p[1];
   value((-1.0 * ((1.0 / (sigma * 1.4142135623730951)) * (1.0 / (sigma * 1.4142135623730951)))), u + 0);
   value(mu, u + 2);
-  value((1.4142135623730951 * (1.0 / (sigma * 1.4142135623730951))), u + 4);
-  value((0.39894228040143265 * (1.0 / sigma)), u + 6);
+  value((1.0 / (sigma * 1.4142135623730951)), u + 4);
+  value((1.4142135623730951 * (1.0 / (sigma * 1.4142135623730951))), u + 6);
+  value((0.39894228040143265 * (1.0 / sigma)), u + 8);
 }
 
 template <class R>
@@ -272,7 +273,7 @@ static const Entry entries[] = {
     {"tanh", 1, 0, "", 0, tanh_uniforms<float>, tanh_uniforms<double>, 0, ""},
     {"softcap", 1, 1, ", float cap", 7, softcap_uniforms<float>, softcap_uniforms<double>, 0, ""},
     {"softsign", 1, 0, "", 0, softsign_uniforms<float>, softsign_uniforms<double>, 0, ""},
-    {"laplace", 1, 2, ", float mu, float sigma", 8, laplace_uniforms<float>, laplace_uniforms<double>, 0, ""},
+    {"laplace", 1, 2, ", float mu, float sigma", 10, laplace_uniforms<float>, laplace_uniforms<double>, 0, ""},
     {"silu", 1, 0, "", 0, silu_uniforms<float>, silu_uniforms<double>, 0, ""},
     {"gelu", 1, 0, "", 0, gelu_uniforms<float>, gelu_uniforms<double>, 0, ""},
     {"gelu_tanh", 1, 0, "", 0, gelu_tanh_uniforms<float>, gelu_tanh_uniforms<double>, 0, ""},

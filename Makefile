@@ -70,8 +70,11 @@ bench: install  ## import cost, cost of every entry, cost of a call, the kernels
 	@$(BIN)/python benchmarks/healthy.py
 	@$(BIN)/python benchmarks/report.py
 
+bench-identify: install  ## which activation a function, a file, a port really uses: how often that is told (10 minutes)
+	@$(BIN)/python benchmarks/identify.py
+
 clean:  ## remove .venv, build products and caches
 	rm -rf $(VENV) build dist .ruff_cache .mypy_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo test check format docs accuracy exhaustive bench clean
+.PHONY: help install demo test check format docs accuracy exhaustive bench bench-identify clean

@@ -98,7 +98,7 @@ def test_a_site_without_pages_is_no_site(tmp_path):
 def test_the_build_is_strict(tmp_path, text):
     source = tmp_path / "source"
     source.mkdir()
-    for page in ("choosing", "debugging", "defining", "folklore", "glossary", "accuracy", "speed"):
+    for page in ("choosing", "debugging", "defining", "folklore", "identifying", "glossary", "accuracy", "speed"):
         (source / f"{page}.md").write_text("# a\n")
     (source / "index.md").write_text("# a\n")
     assert build(source, tmp_path / "site").returncode == 0
@@ -154,7 +154,7 @@ def test_snippets_run(tmp_path):
     # One process for all: importing torch costs more than they do. Each snippet has names of its own, but those of
     # `defining` go on from one another.
     lines = ["defining = {}"]
-    for page in ("choosing", "debugging", "defining"):
+    for page in ("choosing", "debugging", "defining", "identifying"):
         assert snippets(page)
         for i, text in enumerate(snippets(page)):
             names = page if page == "defining" else {}

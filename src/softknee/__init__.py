@@ -23,6 +23,7 @@ _HOME = {
     "Census": "identification",
     "Site": "identification",
     "identify": "identification",
+    "swap": "identification",
     "Finding": "diagnosis",
     "Report": "diagnosis",
     "Settings": "diagnosis",

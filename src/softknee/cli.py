@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -268,14 +269,59 @@ def explain_command(
 
 
 @app.command("identify")
-def identify_command(target: Target, inputs: Inputs = None, as_json: Json = False, output: Output = None) -> None:
-    """Which activations a model really applies, and how that is known."""
-    from .identification import identify, load_target, parse_inputs
+def identify_command(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="A model's file or directory in any format; or module:build, path/to/file.py:build."
+        ),
+    ],
+    against: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="A second model: where does it apply other functions?")
+    ] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            help="Exit with 1 on any difference (or conflict within a model), on a numeric one only, or on none."
+        ),
+    ] = "any",
+    inputs: Inputs = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a pickled checkpoint, with weights_only=True.")
+    ] = False,
+    as_json: Json = False,
+    output: Output = None,
+) -> None:
+    """Which activations a model really applies, and how that is known; with --against, what another does otherwise.
 
+    ONNX, torch.export, TorchScript, GGUF, safetensors, Keras, Hugging Face's config.json or a directory with one.
+    """
+    from .identification import identify, is_file, load_target, parse_inputs
+    from .identification.differences import FAIL_ON
+
+    if fail_on not in FAIL_ON:
+        raise InputError(f"--fail-on {fail_on!r} is unknown; it is one of {', '.join(FAIL_ON)}")
+    if against is not None and output is not None:
+        raise InputError("--output writes the page of one model's census; leave out --against, or use --json")
     example = parse_inputs(inputs) if inputs else None
     with contextlib.redirect_stdout(sys.stderr):
-        census = identify(load_target(target), example)
-    _show(census, as_json, output)
+        census, *others = (
+            identify(one, allow_pickle=allow_pickle) if is_file(one) else identify(load_target(one), example)
+            for one in (target, against)
+            if one is not None
+        )
+    if others:
+        other = others[0]
+        if census.model == other.model:
+            census, other = replace(census, model=target), replace(other, model=str(against))
+        found = census.against(other)
+        _show(found, as_json)
+        no = found.fails(fail_on)
+    else:
+        _show(census, as_json, output)
+        no = fail_on == "any" and bool(census.conflicts)
+    if no:
+        raise typer.Exit(1)
 
 
 @app.command("diagnose")

@@ -1,15 +1,21 @@
 """Behaviour decides, constants are tight, parameters come back, and what is unknown is called unknown."""
 
+import math
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import softknee
 from softknee.errors import InputError
-from softknee.identification.matching import match, probes, recognised
+from softknee.identification.matching import match, recognised
 
+ALL = tuple(a for a in softknee.activations() if not a.stochastic and a.surrogate is None)
+POLES = {"srs"}  # whose value is a quotient with poles, at most parameters
 ELEMENTWISE = [a for a in recognised() if a.kind == "elementwise"]
 
 # At their defaults these are the function of a simpler or more usual entry
@@ -285,20 +291,184 @@ def test_slopes_of_a_tenth_and_a_fifth_come_apart_in_float32():
         assert found.parameters == {"negative_slope": pytest.approx(slope, abs=1e-6)}
 
 
-def test_at_most_512_evaluations():
+# What takes the most evaluations of each kind: told at once, a jump to be bisected, another input, random, an array
+COUNTED = {
+    "smooth": lambda x: F.silu(x),
+    "a jump": lambda x: F.hardshrink(x, 0.777123),
+    "a jump in half precision": lambda x: F.hardshrink(x.half(), 0.777123),
+    "a row": lambda x: torch.softmax(x, -1),
+    "random": lambda x: F.rrelu(x, training=True),
+    "an array": lambda x: np.tanh(np.asarray(x, dtype=np.float64)) if isinstance(x, np.ndarray) else x.no_tensors(),
+    "int8": lambda x: (F.silu(x) * 16).round().clamp(-128, 127) / 16,
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_at_most_512_evaluations(name):
     count = 0
 
     def counted(x):
         nonlocal count
-        count += x.numel()
-        return F.silu(x)
+        count += x.numel() if isinstance(x, torch.Tensor) else x.size
+        return COUNTED[name](x)
 
-    match(counted)
-    assert len(probes()) == 256
-    assert count <= 512
-    count = 0
-    match(lambda x: torch.where(counted(x) > -1, F.hardshrink(x, 0.777123), 0.0))
-    assert count <= 1024
+    match(counted, activations=ALL)
+    assert 256 <= count <= 512
+
+
+def test_at_most_512_evaluations_of_two_inputs_and_of_numbers():
+    calls = []
+
+    def number(x):
+        calls.append(x)
+        return math.tanh(x)
+
+    assert match(number).activation == "tanh"
+    assert sum(x.numel() if isinstance(x, torch.Tensor) else np.size(x) for x in calls) <= 512
+    calls.clear()
+    gate = softknee.get("fatrelu_glu")
+    found = match(lambda g, u: gate(calls.append(g) or g, u, threshold=0.7), inputs=2, activations=ALL)
+    assert found.parameters == pytest.approx({"threshold": 0.7}, abs=1e-9)
+    assert sum(g.numel() for g in calls) <= 512
+
+
+def test_random_states_are_left_alone_and_answers_repeat():
+    torch.manual_seed(3)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    first, second = (match(lambda x: F.dropout(F.gelu(x), 0.1)) for _ in range(2))
+    assert first == second and "random" in first.note
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert states[2] == random.getstate()
+
+
+ARRAYS = {
+    "tanh": (math.tanh, "tanh"),
+    "exp": (lambda x: 1 / (1 + math.exp(-x)), "sigmoid"),
+    "branches": (lambda x: x if x > 0 else 0.2 * x, "leaky_relu"),
+    "numpy": (lambda x: np.where(x > 0, x, np.expm1(x)), "elu"),
+    "numpy, float32": (lambda x: np.maximum(np.asarray(x, np.float32), np.float32(0)), "relu"),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_functions_of_arrays_and_of_numbers(name):
+    function, activation = ARRAYS[name]
+    assert match(function).activation == activation
+    (site,) = softknee.identify(function)
+    assert site.activation == activation
+
+
+def test_by_itself_a_function_may_be_any_identity():
+    for function, name in ((lambda x: x * x, "quadratic"), (lambda x: abs(x), "abs"), (lambda x: torch.exp(x), "exp")):
+        (site,) = softknee.identify(function)
+        assert site.activation == name
+
+
+def test_a_rational_tanh_that_ends_too_high_is_nearest_to_tanh():
+    def rational(x):
+        t = (x * (27 + x * x)) / (27 + 9 * x * x)
+        return t.clamp(-1.044, 1.044)
+
+    found = match(rational, activations=ALL)
+    assert found.activation is None
+    assert found.nearest == "tanh"
+    assert found.distance == pytest.approx(0.044 / 1.044, rel=1e-3)
+    assert abs(found.at) > 4
+
+
+HALF = {
+    "gelu": [F.gelu, lambda x: 0.5 * x * (1 + torch.erf(x / 1.41421356))],
+    "gelu_tanh": [
+        lambda x: F.gelu(x, approximate="tanh"),
+        lambda x: 0.5 * x * (1 + torch.tanh(0.79788456 * (x + 0.044715 * x**3))),
+    ],
+    "silu": [F.silu, lambda x: x * torch.sigmoid(x), lambda x: x / (1 + torch.exp(-x))],
+    "quick_gelu": [softknee.functional.quick_gelu, lambda x: x * torch.sigmoid(1.702 * x)],
+    "mish": [F.mish, lambda x: x * torch.tanh(torch.log1p(torch.exp(x)))],
+    "hardswish": [F.hardswish, lambda x: x * (x + 3).clamp(0, 6) / 6],
+    "relu": [F.relu],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", HALF)
+def test_in_half_precision_the_truth_is_named_or_among_the_candidates(name, dtype):
+    for i, function in enumerate(HALF[name]):
+        found = match(lambda x, f=function: f(x.to(dtype)), activations=ALL)
+        named = [c.activation for c in found.candidates] or [found.activation]
+        assert name in named and len(named) <= 3
+        if i == 0:  # rounded once
+            assert found.activation == name and not found.candidates
+        assert sum(c.confidence for c in found.candidates) <= 1 + 1e-9
+
+
+def test_only_where_every_step_is_rounded_coarsely_erf_and_tanh_are_not_told_apart():
+    tanh = HALF["gelu_tanh"][1]
+    found = match(lambda x: tanh(x.bfloat16()), activations=ALL)
+    assert {c.activation for c in found.candidates} == {"gelu", "gelu_tanh"}
+    assert "cannot be told" in found.note
+    assert match(lambda x: tanh(x.half()), activations=ALL).candidates == ()
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu"])
+def test_through_a_table_of_float16_values(name):
+    """float32 in and out, by way of one float16 value for each float16 input."""
+    activation = softknee.get(name)
+    found = match(lambda x: activation(x.half().float()).half().to(x.dtype), activations=ALL)
+    assert (found.activation, found.candidates) == (name, ())
+
+
+def test_swapped_coefficients_and_a_shift_are_unknown_in_half_precision_too():
+    swapped = lambda x: 0.5 * x * (1 + torch.tanh(0.044715 * (x + 0.79788456 * x**3)))  # noqa: E731
+    for function in (swapped, lambda x: F.gelu(x) + 0.1, lambda x: 1.1 * F.gelu(x)):
+        assert match(lambda x, f=function: f(x.double()).half(), activations=ALL).activation is None
+
+
+def int8(activation):
+    """Inputs and outputs on 255 codes; inputs from −8 to 8."""
+    step = float(activation(torch.linspace(-8, 8, 255)).abs().max()) / 127
+    return lambda x: (activation((x * 127 / 8).round().clamp(-127, 127) * 8 / 127) / step).round() * step
+
+
+def test_between_int8_codes_the_answer_is_a_set():
+    found = match(int8(softknee.get("gelu")), activations=ALL)
+    likely = {c.activation: c.confidence for c in found.candidates}
+    assert {"gelu", "gelu_tanh"} <= set(likely) and len(likely) <= 4
+    assert "silu" not in likely and "relu" not in likely
+    assert sum(likely.values()) <= 1 + 1e-9
+    assert match(int8(softknee.get("silu")), activations=ALL).activation == "silu"
+    assert match(int8(torch.sin), activations=[softknee.get("gelu"), softknee.get("silu")]).activation is None
+    (site,) = softknee.identify(int8(softknee.get("gelu_tanh")))
+    assert {c.activation for c in site.candidates} == set(likely)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_random_entries_at_random_parameters_come_back_as_the_same_function(data):
+    activation = data.draw(st.sampled_from([a for a in ALL if a.kind != "normalizer" and a.name not in POLES]))
+    factors = {
+        n: data.draw(st.floats(0.5, 2.0), n) for n, p in activation.parameters.items() if math.isfinite(p.default)
+    }
+    # 0 stays 0: a threshold or an exponent of it is the usual one
+    wanted = activation.defaults | {n: activation.defaults[n] * f for n, f in factors.items()}
+    assume(all(c.holds(wanted) for c in activation.conditions))
+    swap = len(activation.inputs) == 2 and data.draw(st.booleans(), "swapped")
+    found = match(lambda *x: activation(*x[:: -1 if swap else 1], **wanted), inputs=len(activation.inputs),
+                  activations=ALL)  # fmt: skip
+    assert found.activation is not None, (activation, wanted, found)
+    x = np.linspace(-9.87, 9.91, 501)  # not the probes
+    points = (x, 4 * np.sin(5 * x))[: len(activation.inputs)]
+    same = points[::-1] if found.order is not None and (found.order == "up_gate") != swap else points
+    got, truth = softknee.get(found.activation).value(*same, **found.parameters), activation.value(*points, **wanted)
+    assert np.allclose(got, truth, rtol=1e-6, atol=1e-6)
+
+
+@given(scale=st.floats(1.01, 3.0), shift=st.floats(0.01, 2.0))
+@settings(max_examples=4, deadline=None)
+def test_scaled_and_shifted_activations_are_unknown(scale, shift):
+    for function in (lambda x: scale * F.mish(x) + shift, lambda x: F.gelu(x - shift), lambda x: F.silu(x) + shift):
+        assert match(function, activations=ALL).activation is None
 
 
 def test_what_is_not_elementwise_is_said_to_be_so():

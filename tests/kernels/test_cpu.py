@@ -259,6 +259,40 @@ def test_operators():
     assert "softknee::silu" in {event.key for event in profile.key_averages()}
 
 
+@named("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sigmoid", "swiglu"])
+def test_the_bits_do_not_depend_on_where_the_output_lies(name, dtype):
+    """Just after the input the loop runs from the end to the beginning; before it, or far, from the beginning."""
+    activation = softknee.get(name)
+    inputs = [sample(dtype, 3001).roll(i) for i in range(len(activation.inputs))]
+    room = torch.empty(3001 + 4096, dtype=dtype)
+    wanted, seen = forward(activation, *inputs), set()
+    for far in range(0, 4096, 64):
+        out = room[far // dtype.itemsize :][:3001]
+        seen.add(0 < (out.data_ptr() - inputs[0].data_ptr()) % 4096 <= 256)
+        assert cpu.forward(activation, *inputs, *activation.defaults.values(), out=out) is out
+        assert torch.equal(bits(out), bits(wanted))
+    assert seen == {False, True}
+
+
+def test_ties_go_where_they_are_said_to():
+    """Between two bfloat16: to even where a tie may be the true value's, and nowhere where nothing is rounded."""
+    gate = torch.tensor([1.0078125, 1.0234375], dtype=torch.bfloat16)  # 1 + 1/128 and 1 + 3/128
+    up = torch.tensor([1.5, 1.5], dtype=torch.bfloat16)
+    exact = gate.float() * up.float()
+    assert torch.equal(forward(softknee.get("reglu"), gate, up), exact.bfloat16())
+    assert not torch.equal(exact, exact.bfloat16().float())
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    assert torch.equal(bits(forward(softknee.get("relu"), every)), bits(torch.relu(every)))
+
+
+def test_a_product_that_overflows_where_the_result_does_not():
+    x = torch.tensor([3e38, 1e38, -3e38])
+    for dtype in (torch.float32, torch.bfloat16):
+        y = softknee.get("softplus")(x.to(dtype), beta=8.0)
+        assert torch.equal(y, x.to(dtype).clamp(min=0))
+
+
 DIGEST = """
 import sys
 sys.path.insert(0, {folder!r})

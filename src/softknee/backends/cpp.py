@@ -41,6 +41,10 @@ AMPLIFYING = {
     "exp", "exp_times", "decay_exp", "decay_exp_times", "tanh", "sigmoid", "sigmoid_times", "softplus",
     "sech2_half", "sech2_half_times", "sigmoid_slope",
 }  # fmt: skip
+RATIONAL = {
+    "symbol", "constant", "add", "sub", "mul", "div", "neg", "abs", "sign", "maximum", "minimum", "where", "finite",
+    "sqrt", *COMPARISONS,
+}  # fmt: skip
 PERIODIC = {"sin", "cos"}  # a large argument's rounding is all that counts, in half precision too
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 # x ≤ t for a float x is x ≤ the largest float that is not above t
@@ -494,8 +498,58 @@ def code(activation: Activation) -> Code:
         words = (*inputs, *learned)
         backward += _function(activation, slots, "gradients", roots, names, tuple(unsteady_names), words)
         backward.append(f"  static constexpr int learned = {len(learned)};")
-    functor = "\n".join([f"// {activation.summary}", f"struct {activation.name} {{", *forward, *backward, "};", ""])
+    lines = [*_roundings(activation), *forward, *backward]
+    functor = "\n".join([f"// {activation.summary}", f"struct {activation.name} {{", *lines, "};", ""])
     return Code(functor, _uniforms(activation, slots), slots.size)
+
+
+def _roundings(activation: Activation) -> list[str]:
+    """How forward and backward become bfloat16 (kernels.h). Loops of learned parameters must agree with these."""
+    partials = activation.composite.derivatives[: len(activation.inputs)]
+    learned = any(p.learnable for p in activation.parameters.values())
+    found = []
+    for name, roots, inputs in (
+        ("forward", [activation.expression], activation.inputs),
+        ("backward", [p.expression for p in partials], (partials[0].names[0], *activation.inputs)),
+    ):
+        simplify = Simplifier(inputs)
+        kinds = {rounding(simplify(rewritten(root)), inputs) for root in roots}
+        kind = "even" if learned or len(kinds) > 1 else kinds.pop()
+        found.append(f"  static constexpr Rounding rounding_{name} = Rounding::{kind};")
+    return found
+
+
+def rounding(root: Expr, inputs: Sequence[str]) -> str:
+    """none: what is computed of bfloat16 is bfloat16. away: a tie is float32's own rounding, or in a branch that is
+    rational, where half a ULP is the error either way. even: the rest."""
+    if _kept(root, inputs):
+        return "none"
+    return "even" if all(node.op in RATIONAL for node in walk(root)) else "away"
+
+
+def _kept(node: Expr, inputs: Sequence[str]) -> bool:
+    """Whether it is one of the inputs, or a number of 8 bits; or its product with 0 or ±1."""
+    if node.op == "symbol":
+        return node.args[0] in inputs
+    if node.op == "constant":
+        return not math.isfinite(node.args[0]) or _bfloat16(node.args[0])
+    if node.op == "where":
+        return all(_kept(branch, inputs) for branch in node.args[1:])
+    if node.op in ("neg", "abs", "maximum", "minimum", "finite"):
+        return all(_kept(argument, inputs) for argument in node.args)
+    pairs = (node.args, node.args[::-1]) if node.op == "mul" else ()
+    return any(_unit(factor) and _kept(other, inputs) for factor, other in pairs)
+
+
+def _unit(node: Expr) -> bool:
+    if node.op == "where":
+        return all(map(_unit, node.args[1:]))
+    return node.op == "constant" and node.args[0] in (0.0, 1.0, -1.0)
+
+
+def _bfloat16(value: float) -> bool:
+    digits = math.ldexp(math.frexp(value)[0], 8)
+    return value == 0.0 or (digits == round(digits) and 2.0**-126 <= abs(value) < 2.0**127)
 
 
 def _of_grad(expression: Expr, name: str) -> Expr:

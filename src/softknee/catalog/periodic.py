@@ -13,6 +13,7 @@ NONE = (math.nan, math.nan)
     limits=NONE,
     conditions=("-inf < omega", "omega < inf"),
     tags=("periodic", "coordinates"),
+    equivalent_to={"siren": {"omega": 1.0}},
 )
 def sine(x, ops, *, omega=1.0):
     """sin(omega·x)."""

@@ -10,7 +10,7 @@ from ..errors import InputError, closest
 from .activation import KINDS, Activation
 
 _BY_NAME: dict[str, Activation] = {}
-_INFRASTRUCTURE = {"activation", "conditions", "names", "registry", "spec", "text"}
+_INFRASTRUCTURE = {"activation", "chosen", "conditions", "names", "registry", "spec", "text"}
 
 
 def register(activation: Activation, overwrite: bool = False) -> Activation:

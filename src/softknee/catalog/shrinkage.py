@@ -34,19 +34,37 @@ def softshrink(x, ops, *, lambd=0.5):
     return ops.where(ops.abs(x) <= lambd, 0.0, ops.where(x > 0.0, x - lambd, x + lambd))
 
 
+def _lambert() -> tuple[list[float], list[float]]:
+    # Lambert's fraction tanh x = x/(1 + x²/(3 + x²/(5 + …))) is x·u₁/u₀ with uₖ = (2k + 1)·uₖ₊₁ + x²·uₖ₊₂, all of one
+    # sign, and x − tanh x is x³·u₂/u₀. The coefficients of u₂ and of u₀ in x², over u₂'s first: begun with u₁₀ = 1 and
+    # u₁₁ = 0, their quotient is off by 2e-19 at |x| = 1.
+    u, after = [1], [0]
+    found = []
+    for k in range(9, -1, -1):
+        longer = [0, *after]
+        u, after = [(2 * k + 1) * (u[i] if i < len(u) else 0) + c for i, c in enumerate(longer)], u
+        found.append(u)
+    return tuple([c / found[7][0] for c in of] for of in (found[7], found[9]))
+
+
+def _horner(coefficients, t):
+    total = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        total = total * t + c
+    return total
+
+
 def _tanhshrink_stable(x, ops):
-    # Near 0 the difference cancels. Lambert's fraction tanh x = x/(1 + x²/(3 + x²/(5 + …))) is x·u₁/u₀ with
-    # uₖ = (2k + 1)·uₖ₊₁ + x²·uₖ₊₂, all of one sign, and the difference is x³·u₂/u₀, u₀ = 3·u₂ + x²·(u₂ + u₃). Begun
-    # with u₁₀ = 1 and u₁₁ = 0, it is off by 2e-19 at |x| = 1. Further out tanh|x| = 1 − 2q is close to 1. The
-    # derivative 1 − sech² is tanh², of x less the difference, which is rounded less than tanh itself.
-    square, size, q = x * x, ops.abs(x), ops.sigmoid(-2.0 * ops.abs(x))
-    u, after = 17.0 * 19.0 + square, 19.0
-    for k in range(7, 1, -1):
-        u, after = (2 * k + 1) * u + square * after, u
-    near = x * square / (3.0 + square * (1.0 + after / u))
-    far = (size - 1.0) + (q + q)
-    value = ops.where(size < 1.0, near, ops.where(x < 0.0, -far, far))
-    t = ops.where(size < 1.0, x - near, ops.where(x < 0.0, (q + q) - 1.0, 1.0 - (q + q)))
+    # Near 0 the difference cancels: Lambert's fraction. Further out tanh|x| = 1 − 2e/(1 + e), e = exp(−2|x|), is close
+    # to 1. One division serves both. The derivative 1 − sech² is tanh², of x less the difference, which is rounded less
+    # than tanh itself.
+    square, size, e = x * x, ops.abs(x), ops.exp(-2.0 * ops.abs(x))
+    above, below = (_horner(coefficients, square) for coefficients in _lambert())
+    near = size < 1.0
+    part = ops.where(near, x * square * above, e + e) / ops.where(near, below, 1.0 + e)
+    far = (size - 1.0) + part
+    value = ops.where(near, part, ops.where(x < 0.0, -far, far))
+    t = ops.where(near, x - part, ops.where(x < 0.0, part - 1.0, 1.0 - part))
     t = ops.with_slope(t, x, ops.sech2(x))
     return ops.with_slope(value, x, t * t)
 

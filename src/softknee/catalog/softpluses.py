@@ -107,6 +107,7 @@ def sparse_plus(x, ops):
     module_name="SmeLU",
     tags=("positive", "hidden"),
     equivalent_to={"sparse_plus": {}},
+    unverified="the paper was not read; at beta = 1 it is sparse_plus, which was checked",
 )
 def smelu(x, ops, *, beta=1.0):
     """Smooth ReLU: 0 below −beta, x above beta, the parabola (x + beta)²/(4·beta) between."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from softknee.catalog import Activation, get
 from softknee.diagnosis.reports import Finding, Report
 from softknee.errors import InputError, closest
+from softknee.identification.swapping import module_of, put, submodule
 from softknee.nn import init
 
 if TYPE_CHECKING:
@@ -371,14 +372,9 @@ def _swappable(site: Site, target: Activation) -> bool:
 def _swap_all(
     model: nn.Module, generator: torch.Generator | None, *, paths: tuple[str, ...], target: Activation
 ) -> nn.Module:
-    # One module may stand at several paths, also at some that no site names: all of them change together.
-    old = {id(_submodule(model, path)) for path in paths}
-    new: dict[int, nn.Module] = {}
-    for path, module in list(model.named_modules(remove_duplicate=False)):
-        if id(module) in old:
-            if id(module) not in new:
-                new[id(module)] = _module(target).train(module.training)
-            model = _put(model, path, new[id(module)])
+    old = {id(submodule(model, path)): path for path in paths}  # one module may stand at several paths
+    for path in old.values():
+        model = put(model, path, module_of(target))
     return model
 
 
@@ -407,8 +403,8 @@ def _insert_all(
     model: nn.Module, generator: torch.Generator | None, *, paths: tuple[str, ...], activation: Activation
 ) -> nn.Module:
     for path in paths:
-        layer = _submodule(model, path)
-        model = _put(model, path, nn.Sequential(layer, _module(activation)).train(layer.training))
+        layer = submodule(model, path)
+        model = put(model, path, nn.Sequential(layer, module_of(activation)))
     return model
 
 
@@ -427,8 +423,8 @@ def _dropout(report: Report, census: Census, findings: Findings) -> Repair | Non
 
 
 def _drop_before(model: nn.Module, generator: torch.Generator | None, *, path: str) -> nn.Module:
-    head = _submodule(model, path)
-    return _put(model, path, nn.Sequential(nn.Dropout(0.5), head).train(head.training))
+    head = submodule(model, path)
+    return put(model, path, nn.Sequential(nn.Dropout(0.5), head))
 
 
 class Temperature(nn.Module):
@@ -459,9 +455,9 @@ def temper(model: nn.Module, census: Census, temperature: float, *, inplace: boo
         raise InputError("the census names no head, so there are no logits to divide: divide the output by hand")
     path = census.head.path
     model = model if inplace else copy.deepcopy(model)
-    head = _submodule(model, path)
+    head = submodule(model, path)
     scale = Temperature(temperature).to(next((p.device for p in head.parameters()), None))
-    return _put(model, path, nn.Sequential(head, scale).train(head.training))
+    return put(model, path, nn.Sequential(head, scale))
 
 
 def _temperature(report: Report, census: Census, findings: Findings) -> Repair | None:
@@ -545,32 +541,7 @@ BUILDERS: dict[str, tuple[Builder, ...]] = {
 """What a finding may ask for, by the name it uses. A builder returns None where it could change nothing."""
 
 
-# --- modules by their path ----------------------------------------------------------------------------------
-
-
-def _submodule(model: nn.Module, path: str) -> nn.Module:
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        raise InputError(
-            f"{type(model).__name__} has no module {path!r}: the plan was made for another model"
-        ) from None
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> nn.Module:
-    """`model` with `module` at `path`; the root itself is replaced where the path is empty."""
-    if not path:
-        return module
-    parent, _, name = path.rpartition(".")
-    setattr(_submodule(model, parent), name, module)
-    return model
-
-
-def _module(activation: Activation) -> nn.Module:
-    # torch's own module where it has one: the repaired model then needs no softknee to run.
-    if activation.torch_module is not None:
-        return getattr(nn, activation.torch_module)(**activation.torch_arguments)
-    return activation.module()
+# --- in words ------------------------------------------------------------------------------------------------
 
 
 def _constructor(activation: Activation) -> str:

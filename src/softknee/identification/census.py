@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..catalog import Activation, get
 from ..plain import plain, plain_fields
+from .grouping import grouped, written
+
+if TYPE_CHECKING:
+    from .differences import Differences
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,22 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of the activations that a site's data cannot tell apart. confidence: 0 to 1; those of a site sum to 1."""
+
+    activation: str
+    parameters: dict[str, float] = field(default_factory=dict)
+    confidence: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return _written(self.activation, self.parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        return plain_fields(self)
+
+
+@dataclass(frozen=True)
 class Site:
     """One place where an activation is applied.
 
@@ -43,6 +63,10 @@ class Site:
     measured: whether an Observer can watch it.
     preceded_by: path of the affine map that feeds it, where that can be told.
     note: the nearest neighbour of an unknown one, and what else a reader must know.
+    dtype: what it is computed in, "float32". layout: of a gated one whose halves come out of one map: "gate_up",
+        "up_gate" or "interleaved"; "split" where they are two maps.
+    candidates: where the data cannot tell one activation (a quantized graph), those that it may be, likeliest first.
+    affine: (a, b) where a·f(x) + b is computed and only f is the activation; None where nothing stands around it.
     span: of a hand-written one, for the Observer. definition: the activation itself, which a user's own has without
         being registered. Neither is part of `to_dict()`.
     """
@@ -63,6 +87,10 @@ class Site:
     measured: bool = True
     preceded_by: str | None = None
     note: str = ""
+    dtype: str | None = None
+    layout: str | None = None
+    candidates: tuple[Candidate, ...] = ()
+    affine: tuple[float, float] | None = None
     span: Span | None = field(default=None, repr=False)
     definition: Activation | None = field(default=None, repr=False, compare=False)
 
@@ -76,15 +104,41 @@ class Site:
     @property
     def name(self) -> str:
         """The activation with its parameters, as one would write it: `leaky_relu(negative_slope=0.2)`."""
-        if self.activation is None:
-            return "unknown"
-        settings = ", ".join(f"{k}={v}" if isinstance(v, bool) else f"{k}={v:g}" for k, v in self.parameters.items())
-        return f"{self.activation}({settings})" if settings else self.activation
+        return "unknown" if self.activation is None else _written(self.activation, self.parameters)
 
     def __str__(self) -> str:
         where = f" at {self.source}" if self.source else ""
         note = f"; {self.note}" if self.note else ""
         return f"{self.key}  {self.name}  {self.role}, {self.form}, {self.evidence}{where}{note}"
+
+
+def _written(activation: str, parameters: Mapping[str, float]) -> str:
+    settings = ", ".join(f"{k}={v}" if isinstance(v, bool) else f"{k}={v:g}" for k, v in parameters.items())
+    return f"{activation}({settings})" if settings else activation
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two sources that say different things about the same sites.
+
+    sites: keys, in the order of execution; declared, found: what each source says, as one would write it;
+    sources: where each says so, ("config.json: hidden_act", "graph"); what: the consequence, or the known trap.
+    """
+
+    sites: tuple[str, ...]
+    declared: str
+    found: str
+    sources: tuple[str, str]
+    what: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return plain_fields(self)
+
+    def __str__(self) -> str:
+        where = "" if not self.sites else self.sites[0] if len(self.sites) == 1 else f"{len(self.sites)} sites"
+        more = f"; {self.what}" if self.what else ""
+        said = f"{self.sources[0]} says {self.declared}, {self.sources[1]} says {self.found}"
+        return f"CONFLICT: {f'{where}: ' if where else ''}{said}{more}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +206,8 @@ class Census:
     """Every activation site of a model, in the order of execution.
 
     executed: False where no example inputs were given, so that only declared module sites are known. notes: what was
-    not looked at, and why. blocks: path of each direct child → the nonlinearities in it.
+    not looked at, and why. blocks: path of each direct child → the nonlinearities in it. conflicts: where two sources
+    disagree, shown before anything else.
     """
 
     model: str
@@ -163,6 +218,7 @@ class Census:
     affines: tuple[Affine, ...] = ()
     executed: bool = True
     notes: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.sites)
@@ -193,12 +249,23 @@ class Census:
             found[site.activation or "unknown"] = found.get(site.activation or "unknown", 0) + 1
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
+    def groups(self) -> list[tuple[str, list[Site]]]:
+        """Sites that are the same in every layer, together, under one key: `layers.{0–31}.mlp.act#0`."""
+        several = grouped(self.sites, lambda s: s.key, lambda s: (s.name, s.role, s.form, s.evidence, s.shape, s.note))
+        return [(written([site.key for site in group]), group) for group in several]
+
+    def against(self, other: Census) -> Differences:
+        """Where `other` applies other functions than this: site by site, by how much at worst, and why that happens."""
+        from .differences import against
+
+        return against(self, other)
+
     def to_dict(self) -> dict[str, Any]:
         return plain_fields(self)
 
     def __str__(self) -> str:
         counted = ", ".join(f"{n} × {name}" for name, n in self.counts().items()) or "no activation"
-        lines = [f"{self.model}: {counted}"]
+        lines = [*map(str, self.conflicts), f"{self.model}: {counted}"]
         columns = [("site", "activation", "role", "form", "evidence", "shape", "where")]
         for site in self.sites:
             shape = "-" if site.shape is None else "×".join(map(str, site.shape)) or "scalar"
@@ -210,6 +277,10 @@ class Census:
                 "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in columns
             ]
         lines += [f"  {site.key}: {site.note}" for site in self.sites if site.note]
+        for site in self.sites:
+            if site.candidates:
+                alike = ", ".join(f"{c.name} {c.confidence:.0%}" for c in site.candidates)
+                lines.append(f"  {site.key}: may be {alike}")
         if self.head is not None:
             features = f", {self.head.features} features" if self.head.features is not None else ""
             lines.append(f"head: {self.head.kind} from {self.head.path or '(model)'}{features}")

@@ -29,7 +29,11 @@ from .tracing import Reference, Step, Trace, mapped, references
 _LINEAR = {"add", "sub", "rsub", "radd", "neg", "positive"}
 # Smooth single operations that norms, losses and parametrisations are made of; unmatched, they are no activation
 _PLUMBING = {"exp", "log", "sqrt", "rsqrt", "reciprocal", "square", "pow", "rpow", "abs", "div", "rdiv", "mul", "log1p"}
+# What a gated activation ends with: gate by up; the others end spellings that cannot overflow, or are masked
+_ENDS = {"mul", "rmul", "div", "where", "add", "radd"}
 _MOST_STEPS = 40
+_LONGEST = 256  # steps of a region that is searched; a longer one is unrolled, and only its calls are told
+_CHOICES = {"where", "gt", "ge", "lt", "le"}
 _ARITHMETIC = {"symbol", "constant", "pi", "add", "sub", "mul", "div", "neg"}
 
 
@@ -84,7 +88,9 @@ def _primitives(activation: Activation) -> frozenset[str]:
     if activation.stochastic:
         return frozenset()
     formula = trace(activation.formula, activation.inputs, activation.parameters)
-    return frozenset(node.op for node in walk(formula)) - _ARITHMETIC
+    # tanh is a scaled and shifted sigmoid
+    used = frozenset({"tanh": "sigmoid"}.get(node.op, node.op) for node in walk(formula)) - _ARITHMETIC
+    return used - _CHOICES or used
 
 
 # −(bending steps), steps, first value, last value, the steps
@@ -104,14 +110,17 @@ class Regions:
                 continue
             given = trace.varying(step)
             out = step.outputs[0]
-            if len(given) == 0 or not (pointwise(step) or trace.hands_on(step) or self._masks(step)):
+            if len(given) == 0 or not (self.pointwise(step) or trace.hands_on(step) or self._masks(step)):
                 continue
             roots = {self.root[v] for v in given}
-            shapes = {trace.values[v].shape for v in (*given, *roots, out)}
-            if len(roots) == 1 and len(shapes) == 1:
+            if len(roots) == 1 and trace.alike(*given, *roots, out):
                 root = roots.pop()
                 self.root[out] = root
                 self.members.setdefault(root, []).append(step)
+
+    def pointwise(self, step: Step) -> bool:
+        """Whether the step works on each element by itself."""
+        return pointwise(step)
 
     def _masks(self, step: Step) -> bool:
         """Whether the step is `x[condition] = number`, which is elementwise too."""
@@ -138,21 +147,25 @@ class Regions:
         products: dict[frozenset[int], list[Step]] = {}
         for step in trace.steps:
             given = trace.varying(step)
-            if len(given) != 2 or len(step.outputs) != 1 or not pointwise(step):
+            if len(step.outputs) != 1 or not self.pointwise(step):
+                continue
+            if len(given) == 1 and self.root[given[0]] in pairs and self.linear(step):  # 0.5 * (gate * …)
+                products.setdefault(pairs[self.root[given[0]]], []).append(step)
+            if len(given) != 2:
                 continue
             (out,) = step.outputs
             sides = [pairs.get(self.root[v], frozenset({self.root[v]})) for v in given]
             roots = sides[0] | sides[1]
-            if len(roots) != 2 or len({trace.values[v].shape for v in (*given, *roots, out)}) != 1:
+            if len(roots) != 2 or not trace.alike(*given, *roots, out):
                 continue
             pairs[out] = roots
             bare = any(trace.back(v) in roots for v in given)
-            if step.name in ("mul", "rmul") and not (bare and max(map(len, sides)) == 1):
+            if step.name in _ENDS and not (bare and max(map(len, sides)) == 1):
                 products.setdefault(roots, []).append(step)
         for roots, steps in products.items():
-            if not all(self._fed(root) for root in roots):
+            if not all(self.fed(root) for root in roots):
                 continue
-            for step in reversed(steps):
+            for step in reversed(steps[-_MOST_STEPS:]):
                 first, second = sorted(roots)
                 inside = self._between((first, second), step.outputs[0], pairs)
                 found = self.match((first, second), step.outputs[0], inside) if inside else None
@@ -167,6 +180,9 @@ class Regions:
             return
         if len(steps) == 1 and bending[0].call is not None and bending[0].call.activation is not None:
             yield self._single(bending[0])
+            return
+        if len(steps) > _LONGEST:
+            yield from (self._single(s) for s in bending if s.call is not None and s.call.activation is not None)
             return
         candidates: list[_Candidate] = []
         values = [root, *(s.outputs[0] for s in steps)] if len(steps) <= _MOST_STEPS else [root]
@@ -229,7 +245,7 @@ class Regions:
 
     def _unknown(self, root: int, steps: list[Step], candidates: list[_Candidate], taken: set[int]) -> Core | None:
         """What bends like an activation where one would stand, but is none that the catalog knows: `relu(x)³`."""
-        if not self._fed(root):
+        if not self.fed(root):
             return None
         for _, _, first, last, inside in candidates:
             bends = [s for s in inside if not self.linear(s)]
@@ -246,7 +262,7 @@ class Regions:
             return Core(first, last, tuple(s.index for s in inside), found)
         return None
 
-    def _fed(self, root: int) -> bool:
+    def fed(self, root: int) -> bool:
         """Whether an affine map or a norm stands before the value, with nothing but rearrangement between."""
         step = self.trace.producer(root)
         while step is not None:
@@ -255,7 +271,7 @@ class Regions:
             given = self.trace.varying(step)
             if step.name in ("add", "radd") or (step.name == "mul" and len(given) == 2):
                 return True
-            if len(given) != 1 or pointwise(step):
+            if len(given) != 1 or self.pointwise(step):
                 return False
             step = self.trace.producer(given[0])
         return False
@@ -264,14 +280,13 @@ class Regions:
         """Whether the value, or what the region makes of it, leaves the region as a whole, not for a reduction."""
         if self.trace.is_output(value):
             return True
-        shape = self.trace.values[value].shape
         for consumer in self.trace.consumers(value):
             if not consumer.outputs:
                 continue
             if consumer in steps:
                 if self.linear(consumer) and self._feeds(consumer.outputs[0], steps):
                     return True
-            elif consumer.affine or consumer.is_module or self.trace.values[consumer.outputs[0]].shape == shape:
+            elif consumer.affine or consumer.is_module or self.trace.alike(consumer.outputs[0], value):
                 return True
         return False
 
@@ -317,7 +332,7 @@ class Regions:
         self, firsts: tuple[int, ...], last: int, steps: list[Step], kin: tuple[Activation, ...] | None = None
     ) -> Match | None:
         """What `last`, as a function of `firsts`, is (of `kin`, if given); None where it cannot be replayed."""
-        signature = f"{self._signature(firsts, steps)}{'' if kin is None else kin}"
+        signature = f"{self.signature(firsts, steps)}{'' if kin is None else kin}"
         if signature not in self.cache:
             try:
                 self.cache[signature] = match(self.replay(firsts, last, steps), inputs=len(firsts), activations=kin)
@@ -367,7 +382,7 @@ class Regions:
             y = self.replay((first,), last, steps)(torch.as_tensor(grid)).double().numpy()
         return bool(np.allclose(np.polyval(np.polyfit(grid, y, 1), grid), y, rtol=1e-9, atol=1e-9))
 
-    def _signature(self, firsts: tuple[int, ...], steps: list[Step]) -> str:
+    def signature(self, firsts: tuple[int, ...], steps: list[Step]) -> str:
         names = {first: f"x{i}" for i, first in enumerate(firsts)}
         words: list[str] = []
 

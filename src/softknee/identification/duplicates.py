@@ -10,17 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from ..backends import table
 from ..catalog import Activation
-from .matching import _distance, _fitted, _free, _starts, gated_probes, probes
+from .matching.fitting import Data, allowed, fitted, roles, value
+from .matching.sampling import gated_probes, probes
 
 SAME = 1e-9
-# The mean square of relative differences from which a fit is tried: of two that are the same function, the best of a
-# coarse grid of parameters leaves a few hundredths.
-WORTH_A_FIT = 0.08
-
 LARGE = 1e4  # a parameter beyond stands for a limit, not for a value
 
 
@@ -75,25 +70,36 @@ def _among(node: tuple[str, dict[str, float]], group: list[tuple[str, dict[str, 
 def same(activation: Activation, other: Activation, parameters: dict[str, float]) -> bool:
     """Whether `activation` at its defaults is `other` with these parameters."""
     points = (probes(),) if activation.kind == "elementwise" else gated_probes()
-    return _distance(other.value(*points, **parameters), activation.value(*points))[0] <= SAME
+    return _equal(other, points, other.defaults | parameters, activation.value(*points))
+
+
+def _equal(activation: Activation, points: tuple[np.ndarray, ...], given: dict[str, float], values: np.ndarray) -> bool:
+    return np.allclose(value(activation, points, given), values, rtol=SAME, atol=SAME, equal_nan=True)
 
 
 def _parameters(activation: Activation, points: tuple[np.ndarray, ...], values: np.ndarray) -> dict[str, float] | None:
-    if _distance(activation.value(*points), values)[0] <= SAME:
+    if _equal(activation, points, activation.defaults, values):
         return {}
-    free = _free(activation) if activation.parameters and np.isfinite(values).all() else ()
-    if not free or len(free) > 2:
+    if not activation.parameters or not np.isfinite(values).all():
         return None
-    given = activation.defaults | {name: _starts(activation, free)[:, i, None] for i, name in enumerate(free)}
-    few = values[::5]
-    with np.errstate(all="ignore"):
-        off = activation.on(table("numpy"), *(p[::5] for p in points), **given) - few
-        off /= np.maximum(1.0, np.abs(few))
-    if not np.nanmin((off**2).mean(-1)) <= WORTH_A_FIT:
+    if roles(activation).jumps:
         return None
-    fitted = _fitted(activation, points, values, torch.float64, None)
-    if fitted is None or _distance(activation.value(*points, **fitted), values)[0] > SAME:
+    fit = fitted(activation, Data(points, values, np.maximum(1.0, np.abs(values))))
+    if fit is None or not fit.errors or len(fit.errors) > 2:
         return None
-    if max(map(abs, fitted.values())) > LARGE:
+    given = activation.defaults | {name: _short(fit.parameters[name]) for name in fit.errors}
+    if max(map(abs, given.values())) > LARGE or not allowed(activation, given):
         return None
-    return {name: value for name, value in fitted.items() if value != activation.defaults[name]}
+    if not _equal(activation, points, given, values):
+        return None
+    for name in fit.errors:
+        for factor in (0.85, 1.15):  # one that may be moved stands for a limit, beyond the probes or at infinity
+            moved = given | {name: given[name] * factor}
+            if given[name] and allowed(activation, moved) and _equal(activation, points, moved, values):
+                return None
+    return {name: number for name, number in given.items() if number != activation.defaults[name]}
+
+
+def _short(number: float) -> float:
+    """Without what least squares leaves: 0.1 for 0.1000000000002."""
+    return round(number, 9) + 0.0

@@ -1,7 +1,7 @@
-"""Models and data named on the command line: `pkg.module:build` or `path/to/file.py:build`.
+"""Models and data named on the command line: a model's file, `pkg.module:build` or `path/to/file.py:build`.
 
-The file is imported and the attribute taken; it is a Module, or called without arguments to give one. Nothing else is
-executed.
+A Python file is imported and the attribute taken; it is a Module, or called without arguments to give one. Nothing
+else is executed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,20 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError, closest
+
+
+def is_file(target: str) -> bool:
+    """Whether `target` names a model's file or directory rather than `module:build`.
+
+    Raises InputError for a path that does not exist, and for a Python file without what builds the model.
+    """
+    there = os.path.exists(target)
+    place, colon, attribute = target.rpartition(":")
+    if there and target.endswith(".py"):
+        raise InputError(f"{target} is a Python file: name what builds the model, {target}:build")
+    if there or (colon and place and attribute):
+        return there
+    raise InputError(f"there is no file {target!r}; a target is that, or pkg.module:build or path/to/file.py:build")
 
 
 def load_target(target: str) -> nn.Module:

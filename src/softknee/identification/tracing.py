@@ -86,6 +86,24 @@ class Step:
         return tuple(r.value for r in references((self.arguments, self.keywords)))
 
     @property
+    def halves(self) -> dict[int, str]:
+        """Of an output that is half of the input along some dimension: "first", "second", "even" or "odd"."""
+        if self.name in ("chunk", "split", "tensor_split") and len(self.outputs) == 2:
+            return dict(zip(self.outputs, ("first", "second"), strict=True))
+        if self.name != "getitem" or len(self.arguments) < 2:
+            return {}
+        index = self.arguments[1] if isinstance(self.arguments[1], tuple) else (self.arguments[1],)
+        cuts = [(s.start, s.stop, s.step) for s in index if isinstance(s, slice) and s != slice(None)]
+        if len(cuts) != 1:
+            return {}
+        start, stop, step = cuts[0]
+        if step == 2 and stop is None and start in (None, 0, 1):
+            return {self.outputs[0]: "odd" if start else "even"}
+        if step in (None, 1) and (stop is None) != (start in (None, 0)):
+            return {self.outputs[0]: "second" if stop is None else "first"}
+        return {}
+
+    @property
     def affine(self) -> bool:
         if self.is_module:
             return isinstance(self.symbol, _AFFINE_MODULES)
@@ -128,7 +146,11 @@ class Trace:
         given = self.varying(step)
         if not step.neutral or len(given) != 1 or len(step.outputs) != 1:
             return False
-        return self.values[given[0]].shape == self.values[step.outputs[0]].shape
+        return self.alike(given[0], step.outputs[0])
+
+    def alike(self, *values: int) -> bool:
+        """Whether the values have one shape."""
+        return len({self.values[v].shape for v in values}) == 1
 
     def consumers(self, value: int) -> Iterator[Step]:
         """Who uses the value, copies of it included."""

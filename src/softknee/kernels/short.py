@@ -32,7 +32,8 @@ _recording = torch.is_grad_enabled
 
 Call = Callable[..., Tensor]
 # What a kernel's call costs more than that of PyTorch's op, in ns: its operator, and a Function in Python.
-OPERATOR, FUNCTION = 500.0, 8000.0
+OPERATOR, FUNCTION = 200.0, 6000.0
+GRAIN = 16384  # elements for which the kernels wake another thread
 
 
 class Ways(NamedTuple):
@@ -52,17 +53,22 @@ def seen() -> bool:
     return is_compiling() or _interpreters() is not None or forward_ad._current_level >= 0 or _dispatch_modes() > 0
 
 
-def direct(activation: Activation, x: Any) -> Tensor | None:
-    """The commonest call, of one plain tensor on the CPU at the defaults; None where that is not it, or it fails."""
+def direct(activation: Activation, x: Any, *others: Any) -> Tensor | None:
+    """The commonest call, of plain tensors on the CPU at the defaults; None where that is not it, or it fails."""
     # `seen` written out; a mode sees every property that is read, so that it is asked for first
     if type(x) is not Tensor or has_torch_function_unary(x) or is_dynamo_compiling() or _interpreters() is not None:
         return None
     if forward_ad._current_level >= 0 or _dispatch_modes() or not x.is_cpu:
         return None
-    found = _ways(activation, 1, x.dtype, "cpu", ())
-    op = found.recorded if x.requires_grad and _recording() else found.plain
+    recorded = x.requires_grad
+    for other in others:
+        if type(other) is not Tensor or not other.is_cpu or other.dtype is not x.dtype:
+            return None
+        recorded = recorded or other.requires_grad
+    found = _ways(activation, 1 + len(others), x.dtype, "cpu", ())
+    op = found.recorded if recorded and _recording() else found.plain
     try:
-        return None if op is None else op(x)
+        return None if op is None else op(x, *others)
     except (RuntimeError, IndexError, TypeError):
         return None
 
@@ -118,13 +124,19 @@ def _ways(
         return NONE
     if chosen.forward == "kernel":
         kernels = _kernels(activation, dtype, tuple(resolved.values()), chosen.backward == "kernel")
-        if given or not paths.same_bits(activation, dtype):
+        if given:
+            return kernels
+        if activation.kind == "elementwise" and chosen.backward == "kernel":
+            kernels = kernels._replace(recorded=_recorded_at_defaults(activation, dtype))
+        if not paths.same_bits(activation, dtype):
             return kernels
         natives = _natives(activation, dtype, resolved, True)
         saved = max(paths.speed(activation, dtype, "native") - paths.speed(activation, dtype, "kernel"), 1e-9)
+        # Backward saves about the same; but in float32, with nothing to convert, both wait for the memory.
+        trained = FUNCTION / (2 * saved) if dtype is not torch.float32 else math.inf
         return kernels._replace(
             plain=_by_size(natives.plain, kernels.plain, OPERATOR / saved),
-            recorded=_by_size(natives.recorded, kernels.recorded, FUNCTION / (2 * saved)),  # forward and backward
+            recorded=_by_size(natives.recorded, kernels.recorded, trained),
         )
     if chosen.forward == "native" and activation.kind == "elementwise":
         return _natives(activation, dtype, resolved, chosen.backward == "native")
@@ -132,9 +144,11 @@ def _ways(
 
 
 def _by_size(native: Call | None, kernel: Call | None, elements: float) -> Call | None:
-    """Of two that give the same bits the one that costs less: the kernel from so many elements on."""
+    """Of two that give the same bits the one that costs less: the kernel from so many elements on, of one thread."""
     if native is None or kernel is None:
         return kernel
+    if elements > GRAIN:  # threads share the work, and with it what the kernel saves
+        elements *= torch.get_num_threads()
     return lambda x: native(x) if x.numel() < elements else kernel(x)
 
 
@@ -196,6 +210,31 @@ def _recorded(activation: Activation, keeps: bool) -> Call:
 
 
 @functools.cache
+def _recorded_at_defaults(activation: Activation, dtype: torch.dtype) -> Call:
+    """The same of one input at the parameters' defaults, which nothing need carry to backward: 1 µs less."""
+    forward, _, derivative = _operators(activation)
+    composite, values = activation.composite, tuple(activation.defaults.values())
+    keeps = keeps_output(activation, values, dtype)
+
+    class Kernel(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            y = forward(x, *values)
+            ctx.save_for_backward(y if keeps else x)
+            return y
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Any:
+            (saved,) = ctx.saved_tensors
+            if _recording() or type(grad) is not Tensor or seen():
+                return composite.gradients_at(grad, (saved, *values), ctx.needs_input_grad)[0]
+            return derivative(grad, saved, *values)
+
+    apply, alive = _apply(Kernel), torch._C._functorch.unwrap_if_dead
+    return lambda x: apply(alive(x))
+
+
+@functools.cache
 def _recorded_inplace(activation: Activation) -> Call:
     """The same in place: only where the output serves backward, since the input is gone."""
     _, out, derivatives = _operators(activation)
@@ -234,9 +273,13 @@ def _backward(activation: Activation, kernel: Call) -> Any:
     return staticmethod(backward)
 
 
-def _applied(function: type[Function], inputs: int) -> Call:
+def _apply(function: type[Function]) -> Call:
     """Its `apply` less what PyTorch does there about torch.func's transforms, none of which is active: 1.5 µs."""
-    apply = super(Function, function).apply  # type: ignore[misc]
+    return super(Function, function).apply  # type: ignore[misc]
+
+
+def _applied(function: type[Function], inputs: int) -> Call:
+    apply = _apply(function)
     alive = torch._C._functorch.unwrap_if_dead  # a wrapper that outlived its transform is no leaf of its own
     if inputs == 2:
         return lambda gate, up, *values: apply(alive(gate), alive(up), *values)
@@ -244,7 +287,7 @@ def _applied(function: type[Function], inputs: int) -> Call:
 
 
 def _operators(activation: Activation) -> tuple[Any, Any, Any]:
-    """The functions that `torch.ops` calls: 0.25 µs less than by way of them."""
+    """The functions that `torch.ops` calls, as in `cpu`."""
     found = cpu.operators(activation)
     assert found is not None
     forward, out, backward = found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from softknee.catalog import Activation, define, get
-from softknee.errors import InputError
+from softknee.catalog.chosen import chosen
 from softknee.facts import Facts, Line, facts
 from softknee.guide import models
 from softknee.kernels.costs import cost
@@ -40,9 +40,9 @@ class Choice:
         if isinstance(what, str) and FORMULA & set(what) and ":" not in what:
             written = define(what)
             return cls(written, written.defaults)
-        name, colon, given = what.partition(":") if isinstance(what, str) else (what, "", "")
-        activation = get(name)
-        return cls(activation, activation.resolve(_parameters(activation, given) if colon else {}))
+        if isinstance(what, str):
+            return cls(*chosen(what))
+        return cls(get(what), get(what).defaults)
 
     @property
     def label(self) -> str:
@@ -74,7 +74,6 @@ class Choice:
 
 
 FORMULA = set("()*/+-<>;")  # what no name has
-SWITCH = {"true": True, "false": False}
 UNKNOWN = "unknown"
 COSTED = ("float32", "bfloat16")
 
@@ -149,36 +148,3 @@ def _line(line: Line) -> str:
 def spelled(value: float) -> str:
     """A parameter's value as it is typed: 1, 0.01, 1e-06, inf, true."""
     return str(value).lower() if isinstance(value, bool) else repr(float(value)).removesuffix(".0")
-
-
-def _parameters(activation: Activation, text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    if not text.strip():
-        known, name = ", ".join(activation.parameters), activation.name
-        right = f"write {name}:parameter=value, of {known}" if known else f"{name} has no parameters"
-        raise InputError(f"nothing stands behind the colon of '{name}:{text}'; {right}")
-    for piece in text.split(","):
-        name, equals, value = (part.strip() for part in piece.partition("="))
-        if not (name and equals and value):
-            raise InputError(
-                f"{activation.name}:{text} cannot be read at {piece!r}; "
-                f"write {activation.name}:parameter=value, several with commas between them"
-            )
-        if name in found:
-            raise InputError(f"{activation.name}:{text} gives {name} twice")
-        if name not in activation.parameters:
-            activation.resolve({name: 1.0})  # says so
-        switch = isinstance(activation.defaults[name], bool)
-        read = SWITCH.get(value.lower()) if switch else _number(value)
-        if read is None:
-            wanted = "true or false" if switch else "a number"
-            raise InputError(f"{activation.name}: {name} must be {wanted}, got {value!r}")
-        found[name] = read
-    return found
-
-
-def _number(text: str) -> float | None:
-    try:
-        return None if math.isnan(value := float(text)) else value
-    except ValueError:
-        return None

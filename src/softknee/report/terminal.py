@@ -148,29 +148,35 @@ def _table(
 
 
 def _census(result: Any, console: Console) -> None:
+    for conflict in result.conflicts:
+        _line(console, (conflict, "bold red"))
     counted = ", ".join(f"{n} × {name}" for name, n in result.counts().items()) or "no activation"
     _heading(console, result.model, counted)
-    if result.sites:
+    groups = result.groups()
+    if groups:
         _table(
             console,
             ("site", "activation", "role", "found as", "shape", "where"),
             [
                 (
-                    clip(s.key, 40),
+                    clip(key, 40),
                     (clip(s.name, 40)),
                     s.role,
                     f"{s.form}, {s.evidence}",
                     shape(s.shape),
                     clip(s.source or s.implementation, 60) if s.form != "module" else "",
                 )
-                for s in result.sites
+                for key, (s, *_) in groups
             ],
             left=("site", "activation", "role", "found as", "where"),
             drop=("role", "where", "shape"),
         )
-    for site in result.sites:
+    for key, (site, *_) in groups:
         if site.note:
-            _line(console, (f"{clip(site.key, 40)}: {site.note}", "dim"), indent=2)
+            _line(console, (f"{clip(key, 40)}: {site.note}", "dim"), indent=2)
+        if site.candidates:
+            alike = ", ".join(f"{c.name} {percent(c.confidence, 0)}" for c in site.candidates)
+            _line(console, (f"{clip(key, 40)}: may be {alike}", "yellow"), indent=2)
     if result.head is not None:
         features = "" if result.head.features is None else f", {plural(result.head.features, 'output')}"
         _line(
@@ -178,6 +184,22 @@ def _census(result: Any, console: Console) -> None:
         )
     for collapse in result.collapses:
         _line(console, ("collapse  ", "yellow"), collapse, indent=2)
+    for note in result.notes:
+        _line(console, (note, "dim"), indent=2)
+
+
+def _differences(result: Any, console: Console) -> None:
+    fine = "green" if result.same and not result.differences else "bold"
+    _heading(console, f"{result.before} → {result.after}", (result.verdict, fine))
+    for each in result.differences:
+        console.print()
+        _line(console, (each, "bold red" if each.kind == "numeric" else "yellow"), indent=2)
+        said = [("at", each.sites)]
+        if each.trap is not None:
+            said += [("why", each.trap.why), ("usually", each.trap.usually), ("seen", ", ".join(each.trap.seen))]
+        for word, text in said:
+            if text:
+                _line(console, (f"{word}  ", "dim"), text, indent=4)
     for note in result.notes:
         _line(console, (note, "dim"), indent=2)
 
@@ -662,6 +684,7 @@ def _explanation(result: Any, console: Console) -> None:
 _RENDERERS: dict[str, Callable[[Any, Console], None]] = {
     "Calibration": _calibration,
     "Census": _census,
+    "Differences": _differences,
     "Comparison": _comparison,
     "Explanation": _explanation,
     "Finding": _finding,

@@ -7,6 +7,8 @@ namespace activations {
 
 // Leaky ReLU with a learned slope, one for all or one per channel (dimension 1). Not max(x, weight·x) above 1.
 struct prelu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -36,6 +38,8 @@ struct prelu {
 
 // x·σ(beta·x), beta learned. With beta = 1 it is SiLU, which many libraries call swish; 1.702 is quick_gelu.
 struct swish {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(u[0], u[1]), x);
@@ -65,6 +69,8 @@ struct swish {
 
 // Integral of ELU: αₚ·x² + beta·x above 0, αₙ·(exp(min(x, eps)) − 1) − (αₙ − beta)·x below.
 struct xielu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -124,6 +130,8 @@ struct xielu {
 
 // Rectified linear unit, max(x, 0). Derivative 0 at 0.
 struct relu {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = larger(V(0.0), x);
@@ -140,6 +148,8 @@ struct relu {
 
 // ReLU capped at 6, for low-precision hardware. Derivative 0 at 0 and at 6.
 struct relu6 {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(0.0);
@@ -161,6 +171,8 @@ struct relu6 {
 
 // Squared ReLU, max(x, 0)².
 struct relu2 {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = larger(V(0.0), x);
@@ -181,6 +193,8 @@ struct relu2 {
 
 // x above zero, negative_slope·x below. Derivative at 0 is the slope.
 struct leaky_relu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -199,6 +213,8 @@ struct leaky_relu {
 
 // x above the threshold, else 0: it jumps there. Derivative 0 at the threshold.
 struct thresholded_relu {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
@@ -216,6 +232,8 @@ struct thresholded_relu {
 
 // x clipped to [min_val, max_val]. Derivative 0 at both ends.
 struct hardtanh {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(u[0]);
@@ -237,6 +255,8 @@ struct hardtanh {
 
 // Exponential linear unit: x above zero, alpha·(eˣ − 1) below.
 struct elu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -257,6 +277,8 @@ struct elu {
 
 // ELU whose derivative is continuous for every alpha: x above zero, alpha·(exp(x/alpha) − 1) below.
 struct celu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -279,6 +301,8 @@ struct celu {
 
 // Scaled ELU, whose scale and alpha keep mean 0 and variance 1 through depth.
 struct selu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(0.0);
@@ -300,6 +324,8 @@ struct selu {
 
 // Piecewise quadratic SiLU, x·clip(x + 3, 0, 6)/6. Derivative 0 at −3 and 1 at +3.
 struct hardswish {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-3.0);
@@ -326,6 +352,8 @@ struct hardswish {
 
 // 0 where |x| ≤ lambd, else x: it jumps at ±lambd, where its derivative is 0.
 struct hardshrink {
+  static constexpr Rounding rounding_forward = Rounding::none;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -345,6 +373,8 @@ struct hardshrink {
 
 // Soft thresholding: 0 where |x| ≤ lambd, else x moved towards 0 by lambd.
 struct softshrink {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::none;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -368,39 +398,39 @@ struct softshrink {
 
 // x − tanh(x): x³/3 near 0, x ∓ 1 far out.
 struct tanhshrink {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
     const M t1 = t0 < V(1.0);
     const V t2 = x * x;
     const V t3 = x * t2;
-    const V t4 = t2 + V(323.0);
-    const V t5 = V(15.0) * t4;
-    const V t6 = fma(V(19.0), t2, t5);
-    const V t7 = V(13.0) * t6;
-    const V t8 = fma(t2, t4, t7);
-    const V t9 = V(11.0) * t8;
-    const V t10 = fma(t2, t6, t9);
-    const V t11 = V(9.0) * t10;
-    const V t12 = fma(t2, t8, t11);
-    const V t13 = V(7.0) * t12;
-    const V t14 = fma(t2, t10, t13);
-    const V t15 = V(5.0) * t14;
-    const V t16 = fma(t2, t12, t15);
-    const V t17 = t14 / t16;
-    const V t18 = t17 + V(1.0);
-    const V t19 = fma(t2, t18, V(3.0));
-    const V t20 = t3 / t19;
-    const M t21 = x < V(0.0);
-    const V t22 = t0 - V(1.0);
-    const V t23 = V(-2.0) * t0;
-    const V t24 = A::sigmoid(t23);
-    const V t25 = t24 + t24;
-    const V t26 = t22 + t25;
-    const V t27 = -t26;
-    const V t28 = A::where(t21, t27, t26);
-    const V t29 = A::where(t1, t20, t28);
-    return t29;
+    const V t4 = V(4.582047925701176e-09) * t2;
+    const V t5 = t4 + V(6.552328533752683e-06);
+    const V t6 = fma(t5, t2, V(0.0013268465280849183));
+    const V t7 = fma(t6, t2, V(0.07368421052631578));
+    const V t8 = fma(t7, t2, V(1.0));
+    const V t9 = t3 * t8;
+    const V t10 = V(-2.0) * t0;
+    const V t11 = A::decay_exp(t10);
+    const V t12 = t11 + t11;
+    const V t13 = A::where(t1, t9, t12);
+    const V t14 = t4 + V(6.804341169666247e-06);
+    const V t15 = fma(t14, t2, V(0.0014447884416924665));
+    const V t16 = fma(t15, t2, V(0.08668730650154799));
+    const V t17 = fma(t16, t2, V(1.4210526315789473));
+    const V t18 = fma(t17, t2, V(3.0));
+    const V t19 = t11 + V(1.0);
+    const V t20 = A::where(t1, t18, t19);
+    const V t21 = t13 / t20;
+    const M t22 = x < V(0.0);
+    const V t23 = t0 - V(1.0);
+    const V t24 = t23 + t21;
+    const V t25 = -t24;
+    const V t26 = A::where(t22, t25, t24);
+    const V t27 = A::where(t1, t21, t26);
+    return t27;
   }
   template <class A, class U>
   static SOFTKNEE_INLINE V backward(V grad, V x, U u) {
@@ -408,39 +438,39 @@ struct tanhshrink {
     const M t1 = t0 < V(1.0);
     const V t2 = x * x;
     const V t3 = x * t2;
-    const V t4 = t2 + V(323.0);
-    const V t5 = V(15.0) * t4;
-    const V t6 = fma(V(19.0), t2, t5);
-    const V t7 = V(13.0) * t6;
-    const V t8 = fma(t2, t4, t7);
-    const V t9 = V(11.0) * t8;
-    const V t10 = fma(t2, t6, t9);
-    const V t11 = V(9.0) * t10;
-    const V t12 = fma(t2, t8, t11);
-    const V t13 = V(7.0) * t12;
-    const V t14 = fma(t2, t10, t13);
-    const V t15 = V(5.0) * t14;
-    const V t16 = fma(t2, t12, t15);
-    const V t17 = t14 / t16;
-    const V t18 = t17 + V(1.0);
-    const V t19 = fma(t2, t18, V(3.0));
-    const V t20 = t3 / t19;
-    const V t21 = x - t20;
-    const M t22 = x < V(0.0);
-    const V t23 = V(-2.0) * t0;
-    const V t24 = A::sigmoid(t23);
-    const V t25 = t24 + t24;
-    const V t26 = t25 - V(1.0);
-    const V t27 = V(1.0) - t25;
-    const V t28 = A::where(t22, t26, t27);
-    const V t29 = A::where(t1, t21, t28);
-    const V t30 = grad * t29 * t29;
-    return t30;
+    const V t4 = V(4.582047925701176e-09) * t2;
+    const V t5 = t4 + V(6.552328533752683e-06);
+    const V t6 = fma(t5, t2, V(0.0013268465280849183));
+    const V t7 = fma(t6, t2, V(0.07368421052631578));
+    const V t8 = fma(t7, t2, V(1.0));
+    const V t9 = t3 * t8;
+    const V t10 = V(-2.0) * t0;
+    const V t11 = A::decay_exp(t10);
+    const V t12 = t11 + t11;
+    const V t13 = A::where(t1, t9, t12);
+    const V t14 = t4 + V(6.804341169666247e-06);
+    const V t15 = fma(t14, t2, V(0.0014447884416924665));
+    const V t16 = fma(t15, t2, V(0.08668730650154799));
+    const V t17 = fma(t16, t2, V(1.4210526315789473));
+    const V t18 = fma(t17, t2, V(3.0));
+    const V t19 = t11 + V(1.0);
+    const V t20 = A::where(t1, t18, t19);
+    const V t21 = t13 / t20;
+    const V t22 = x - t21;
+    const M t23 = x < V(0.0);
+    const V t24 = t21 - V(1.0);
+    const V t25 = V(1.0) - t21;
+    const V t26 = A::where(t23, t24, t25);
+    const V t27 = A::where(t1, t22, t26);
+    const V t28 = grad * t27 * t27;
+    return t28;
   }
 };
 
 // The logistic function, 1/(1 + e⁻ˣ). Its derivative is at most 1/4.
 struct sigmoid {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid(x);
@@ -456,6 +486,8 @@ struct sigmoid {
 
 // Piecewise linear sigmoid, clip(x/6 + 1/2, 0, 1). Derivative 0 at ±3.
 struct hardsigmoid {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-3.0);
@@ -479,6 +511,8 @@ struct hardsigmoid {
 
 // The hyperbolic tangent.
 struct tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::tanh(x);
@@ -494,6 +528,8 @@ struct tanh {
 
 // cap·tanh(x/cap): x near 0, never beyond ±cap. Gemma 2 caps its final logits at 30, attention scores at 50.
 struct softcap {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -514,6 +550,8 @@ struct softcap {
 
 // x/(1 + |x|): like tanh, but with tails that fall off as 1/x².
 struct softsign {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::abs(x);
@@ -536,6 +574,8 @@ struct softsign {
 
 // (1 + erf((x − mu)/(sigma·√2)))/2, the normal distribution function: mu and sigma make it resemble relu2 early.
 struct laplace {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
@@ -561,6 +601,8 @@ struct laplace {
 
 // Sigmoid-weighted linear unit, x·σ(x).
 struct silu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::sigmoid_times(x, x);
@@ -576,6 +618,8 @@ struct silu {
 
 // Gaussian error linear unit, x·Φ(x), exact. Φ by erfc, since 1 + erf cancels on the left.
 struct gelu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = A::x_phi(x);
@@ -591,6 +635,8 @@ struct gelu {
 
 // GELU's tanh approximation, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); up to 4.7e-4 from the exact one.
 struct gelu_tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::odd_cubic(x, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
@@ -609,6 +655,8 @@ struct gelu_tanh {
 
 // GELU's sigmoid approximation, x·σ(1.702·x); up to 2.03e-2 from the exact one.
 struct quick_gelu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const auto t0 = A::product(A::wide(1.702), x);
@@ -626,6 +674,8 @@ struct quick_gelu {
 
 // Self-gated by the tanh of softplus, x·tanh(log(1 + eˣ)).
 struct mish {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x > V(25.0);
@@ -677,6 +727,8 @@ struct mish {
 
 // Smooth ReLU, log(1 + exp(beta·x))/beta; the identity where beta·x > threshold.
 struct softplus {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = V(u[1]) * x;
@@ -703,6 +755,8 @@ struct softplus {
 
 // log σ(x) = −log(1 + e⁻ˣ).
 struct logsigmoid {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const V t0 = -x;
@@ -720,6 +774,8 @@ struct logsigmoid {
 
 // The square root of softplus, √log(1 + eˣ).
 struct sqrt_softplus {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(-37.0);
@@ -748,6 +804,8 @@ struct sqrt_softplus {
 
 // (x + √(x² + b))/2: like softplus, without exponentials. b = 4 gives it softplus's curvature at 0.
 struct squareplus {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x < V(0.0);
@@ -803,6 +861,8 @@ struct squareplus {
 
 // 0 below −1, x above 1, the parabola (x + 1)²/4 between: the integral of the piecewise linear sigmoid.
 struct sparse_plus {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V x, U u) {
     const M t0 = x <= V(-1.0);
@@ -828,6 +888,8 @@ struct sparse_plus {
 
 // Gated linear unit, σ(gate)·up. Packed as PyTorch has it: the gate is the second half.
 struct glu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(up, gate);
@@ -845,6 +907,8 @@ struct glu {
 
 // ReLU-gated linear unit, relu(gate)·up.
 struct reglu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = larger(V(0.0), gate);
@@ -867,6 +931,8 @@ struct reglu {
 
 // GELU-gated linear unit, gelu(gate)·up, with the exact GELU.
 struct geglu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::x_phi_times(up, gate);
@@ -884,6 +950,8 @@ struct geglu {
 
 // SiLU-gated linear unit, silu(gate)·up.
 struct swiglu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -903,6 +971,8 @@ struct swiglu {
 
 // gpt-oss's SwiGLU: g·σ(alpha·g)·(u + 1), g = min(gate, limit), u = clip(up, ±limit). Packed interleaved.
 struct swiglu_oai {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
@@ -940,6 +1010,8 @@ struct swiglu_oai {
 
 // SwiGLU of clamped inputs: silu(min(gate, limit))·clip(up, ±limit). The gate is clamped first, and only above.
 struct swiglu_clamped {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = smaller(V(u[0]), gate);
@@ -973,6 +1045,8 @@ struct swiglu_clamped {
 
 // SwiGLU with both linear parts softly capped: σ(gate)·softcap(gate, gate_cap)·softcap(up, up_cap).
 struct situ_glu {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::abs(gate);
@@ -1020,6 +1094,8 @@ struct situ_glu {
 
 // GELU-gated linear unit with GELU's tanh form: Gemma's and T5 1.1's, and what ggml calls GEGLU.
 struct geglu_tanh {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const auto t0 = A::odd_cubic(gate, 1.595703125, 6.599660573081145e-05, 0.07135481627260025, 2.3988323966106506e-09);
@@ -1042,6 +1118,8 @@ struct geglu_tanh {
 
 // GELU-gated linear unit with GELU's sigmoid form, quick_gelu(gate)·up.
 struct geglu_quick {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -1063,6 +1141,8 @@ struct geglu_quick {
 
 // gate·up, a gated unit without an activation.
 struct bilinear {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = gate * up;
@@ -1079,6 +1159,8 @@ struct bilinear {
 
 // Squared-ReLU-gated linear unit, max(gate, 0)²·up.
 struct relu2_glu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(0.0);
@@ -1102,6 +1184,8 @@ struct relu2_glu {
 
 // relu(gate)·relu(up): both must be positive, for sparsity.
 struct drelu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(0.0);
@@ -1128,6 +1212,8 @@ struct drelu {
 
 // ReLU-gated linear unit whose gate must pass a threshold, which each model states: gate·up where gate is above.
 struct fatrelu_glu {
+  static constexpr Rounding rounding_forward = Rounding::even;
+  static constexpr Rounding rounding_backward = Rounding::even;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const M t0 = gate <= V(u[0]);
@@ -1151,6 +1237,8 @@ struct fatrelu_glu {
 
 // SwiGLU clamped after its activation: min(silu(gate), limit)·clip(up, ±limit). Step-3.7's own limit is 16.
 struct swiglu_step {
+  static constexpr Rounding rounding_forward = Rounding::away;
+  static constexpr Rounding rounding_backward = Rounding::away;
   template <class A, class U>
   static SOFTKNEE_INLINE V forward(V gate, V up, U u) {
     const V t0 = A::sigmoid_times(gate, gate);

@@ -13,6 +13,10 @@ struct bfloat {
   uint16_t bits;
 };
 
+// How results become bfloat16. A tie of float32's is a tie of the true value only where that is rational: elsewhere it
+// lies on either side, and away from 0 is as right as to even, at a third of the operations. none: it is one already.
+enum class Rounding { even, away, none };
+
 enum Kind { float32, float16, bfloat16, float64 };  // the first three in the order of the tables below
 constexpr int floats = 3;
 

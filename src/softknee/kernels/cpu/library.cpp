@@ -162,6 +162,12 @@ static int kind_of(const Tensor& x) {
       return -1;
   }
 }
+static int kind_of(int32_t dtype) {
+  if (dtype == aoti_torch_dtype_float32()) return float32;
+  if (dtype == aoti_torch_dtype_bfloat16()) return bfloat16;
+  if (dtype == aoti_torch_dtype_float16()) return float16;
+  return dtype == aoti_torch_dtype_float64() ? float64 : -1;
+}
 
 // The tensors' common shape, as few dimensions as their strides allow, largest strides of the output first.
 struct Walk {
@@ -702,7 +708,89 @@ static void compute(const Entry& entry, Form form, const Tensor* const* inputs, 
   run(w, kind, from, to, written, loop, kind == float64 ? static_cast<const void*>(doubles) : floats);
 }
 
+// Tensors that are this side's to delete: a call's arguments are, and results until they are handed over.
+struct Handles {
+  AtenTensorHandle at[all];
+  int count = 0;
+  ~Handles() {
+    for (int t = 0; t < count; ++t) aoti_torch_delete_tensor_object(at[t]);
+  }
+};
+
+// The commonest call, of contiguous CPU tensors that are alike, with as little around the loop as there can be: what a
+// small tensor costs. False, and nothing done, where that is not it.
+static bool plainly(const Entry& entry, Form form, StableIValue* stack) {
+  const bool backward = form == backward_form || form == backward_out_form;
+  const bool given = form == out_form || form == backward_out_form;
+  const int count = entry.inputs + (backward ? 1 : 0), written = backward ? entry.inputs : 1;
+  const int tensors = count + (given ? written : 0);
+  AtenTensorHandle at[all];
+  int64_t dimensions = 0, *sizes = nullptr;
+  int32_t dtype = 0;
+  for (int t = 0; t < tensors; ++t) {
+    at[t] = torch::stable::detail::to<AtenTensorHandle>(stack[t < count ? t : t + entry.parameters]);
+    int64_t own_dimensions = 0, *own_sizes = nullptr;
+    int32_t own_dtype = 0, device = 0;
+    bool contiguous = false;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(at[t], &device));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(at[t], &contiguous));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(at[t], &own_dtype));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(at[t], &own_dimensions));
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(at[t], &own_sizes));
+    if (t == 0) dimensions = own_dimensions, sizes = own_sizes, dtype = own_dtype;
+    const bool alike = own_dtype == dtype && own_dimensions == dimensions && std::equal(sizes, sizes + dimensions, own_sizes);
+    if (!contiguous || !alike || device != aoti_torch_device_type_cpu()) return false;
+  }
+  const int kind = kind_of(dtype);
+  int64_t strides[8], elements = 1;
+  if (kind < 0 || dimensions > 8) return false;
+  for (int64_t d = dimensions; d-- > 0; elements *= sizes[d]) strides[d] = elements;
+  if (elements == 0) return false;
+  double values[8];
+  for (int p = 0; p < entry.parameters; ++p) values[p] = torch::stable::detail::to<double>(stack[count + p]);
+  union {
+    float floats[parameters::most_uniforms];
+    double doubles[parameters::most_uniforms];
+  } uniforms;
+  if (kind == float64) {
+    entry.doubles(values, uniforms.doubles);
+  } else {
+    entry.floats(values, uniforms.floats);
+  }
+  Handles arguments, results;
+  for (; arguments.count < tensors; ++arguments.count) arguments.at[arguments.count] = at[arguments.count];
+  for (; !given && results.count < written; ++results.count) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dimensions, sizes, strides, dtype, aoti_torch_device_type_cpu(),
+                                                           -1, &results.at[results.count]));
+  }
+  const void* from[most];
+  void* to[2];
+  for (int t = 0; t < count; ++t) STABLE_TORCH_ERROR_CODE_CHECK(torch_get_const_data_ptr(at[t], &from[t]));
+  for (int o = 0; o < written; ++o) {
+    STABLE_TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(given ? at[count + o] : results.at[o], &to[o]));
+  }
+  const Loops& loops = (kind == float64 ? loops_double : isa().loops[kind])[&entry - parameters::entries];
+  Loop* loop = backward ? loops.backward : loops.forward;
+  const int64_t bytes = kind == float64 ? 8 : kind == float32 ? 4 : 2;
+  const auto part = [&](int64_t begin, int64_t end) {
+    const void* sources[most];
+    void* targets[2];
+    for (int t = 0; t < count; ++t) sources[t] = static_cast<const char*>(from[t]) + begin * bytes;
+    for (int o = 0; o < written; ++o) targets[o] = static_cast<char*>(to[o]) + begin * bytes;
+    loop(end - begin, sources, targets, &uniforms);
+  };
+  if (elements <= grain) {
+    part(0, elements);
+  } else {
+    torch::stable::parallel_for(0, elements, grain, part);
+  }
+  for (int o = 0; o < results.count; ++o) stack[o] = torch::stable::detail::from(results.at[o]);
+  results.count = 0;
+  return true;
+}
+
 static void boxed(const Entry& entry, Form form, StableIValue* stack) {
+  if (plainly(entry, form, stack)) return;
   using torch::stable::detail::from;
   using torch::stable::detail::to;
   const bool backward = form == backward_form || form == backward_out_form;

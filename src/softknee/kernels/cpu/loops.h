@@ -32,8 +32,13 @@ SOFTKNEE_VECTORIZED static void join(int64_t n, const void* even, const void* od
 constexpr Interleaving interleaving = {{split<uint16_t>, split<uint32_t>, split<uint64_t>},
                                        {join<uint16_t>, join<uint32_t>, join<uint64_t>}};
 
+template <class T>
+constexpr bool is_bfloat = false;
+template <>
+constexpr bool is_bfloat<bfloat> = true;
+
 // function(const V* inputs, V* outputs)
-template <class T, int reads, int writes, class F>
+template <class T, int reads, int writes, Rounding asked = Rounding::even, class F>
 SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* outputs, F function) {
   const T* from[reads];
   T* to[writes];
@@ -41,9 +46,25 @@ SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* out
   for (int r = 0; r < reads; ++r) from[r] = static_cast<const T*>(inputs[r]);
 #pragma GCC unroll 4
   for (int w = 0; w < writes; ++w) to[w] = static_cast<T*>(outputs[w]);
-  constexpr int vectors = Block<T>::vectors;
-  int64_t i = 0;
-  for (; i + vectors * lanes <= n; i += vectors * lanes) {
+  constexpr Rounding rounding = is_bfloat<T> ? asked : Rounding::even;
+  constexpr int vectors = Block<T>::vectors, step = vectors * lanes;
+  const int64_t blocks = n / step;
+  // The processor takes a load for one of what it is about to store where their addresses are equal modulo 4096, and
+  // waits: half as long again for an output that begins 64 bytes after an input, as one allocation after another may.
+  // From the end to the beginning it is not so.
+  bool after = false, before = false;
+#pragma GCC unroll 4
+  for (int r = 0; r < reads; ++r) {
+#pragma GCC unroll 4
+    for (int w = 0; w < writes; ++w) {
+      const auto apart = (reinterpret_cast<uintptr_t>(to[w]) - reinterpret_cast<uintptr_t>(from[r])) % 4096;
+      after |= apart > 0 && apart <= 256;
+      before |= apart >= 4096 - 256;
+    }
+  }
+  const bool down = after && !before;
+  int64_t i = down ? (blocks - 1) * step : 0;
+  for (int64_t left = blocks; left > 0; --left, i += down ? -step : step) {
     Block<T> in[reads], out[writes];
 #pragma GCC unroll 4
     for (int r = 0; r < reads; ++r) in[r].load(from[r] + i);
@@ -54,11 +75,21 @@ SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* out
       for (int r = 0; r < reads; ++r) a[r] = in[r].v[k];
       function(a, b);
 #pragma GCC unroll 4
-      for (int w = 0; w < writes; ++w) out[w].v[k] = b[w];
+      for (int w = 0; w < writes; ++w) {
+        if constexpr (rounding == Rounding::away) b[w] = plus_half(b[w], T());
+        out[w].v[k] = b[w];
+      }
     }
 #pragma GCC unroll 4
-    for (int w = 0; w < writes; ++w) out[w].store(to[w] + i);
+    for (int w = 0; w < writes; ++w) {
+      if constexpr (rounding == Rounding::even) {
+        out[w].store(to[w] + i);
+      } else {
+        out[w].store_high(to[w] + i);
+      }
+    }
   }
+  i = blocks * step;
   for (; i < n; i += lanes) {
     const int count = n - i < lanes ? static_cast<int>(n - i) : lanes;
     V a[reads], b[writes];
@@ -66,7 +97,10 @@ SOFTKNEE_INLINE void each(int64_t n, const void* const* inputs, void* const* out
     for (int r = 0; r < reads; ++r) a[r] = load(from[r] + i, count);
     function(a, b);
 #pragma GCC unroll 4
-    for (int w = 0; w < writes; ++w) store(to[w] + i, b[w], count);
+    for (int w = 0; w < writes; ++w) {
+      if constexpr (rounding == Rounding::away) b[w] = high_half(plus_half(b[w], T()), T());
+      store(to[w] + i, b[w], count);
+    }
   }
 }
 
@@ -74,13 +108,13 @@ template <class F, class T>
 struct Unary {
   static void forward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
     const real* __restrict u = static_cast<const real*>(uniforms);
-    each<T, 1, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+    each<T, 1, 1, F::rounding_forward>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       b[0] = F::template forward<Math<T>>(a[0], u);
     });
   }
   static void backward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
     const real* __restrict u = static_cast<const real*>(uniforms);
-    each<T, 2, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+    each<T, 2, 1, F::rounding_backward>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       b[0] = F::template backward<Math<T>>(a[0], a[1], u);
     });
   }
@@ -186,13 +220,13 @@ template <class F, class T>
 struct Gated {
   static void forward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
     const real* __restrict u = static_cast<const real*>(uniforms);
-    each<T, 2, 1>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+    each<T, 2, 1, F::rounding_forward>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       b[0] = F::template forward<Math<T>>(a[0], a[1], u);
     });
   }
   static void backward(int64_t n, const void* const* inputs, void* const* outputs, const void* uniforms) {
     const real* __restrict u = static_cast<const real*>(uniforms);
-    each<T, 3, 2>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
+    each<T, 3, 2, F::rounding_backward>(n, inputs, outputs, [u](const V* a, V* b) __attribute__((always_inline)) {
       F::template backward<Math<T>>(a[0], a[1], a[2], u, b[0], b[1]);
     });
   }

@@ -116,6 +116,13 @@ SOFTKNEE_INLINE __m256i rounded(V a) {
   const __m256i even = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), even);
 }
+// What rounds to the nearest when the low half is dropped, ties away from 0; and the low half dropped.
+SOFTKNEE_INLINE V plus_half(V a, bfloat) {
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_set1_epi32(0x8000)));
+}
+SOFTKNEE_INLINE V high_half(V a, bfloat) {
+  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a.v), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 SOFTKNEE_INLINE void store(bfloat* p, V a) {
   const __m256i high = _mm256_srli_epi32(rounded(a), 16);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(high, high), 0xD8);
@@ -148,8 +155,13 @@ struct Block<bfloat> {
     v[1] = _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
   SOFTKNEE_INLINE void store(bfloat* p) const {
-    const __m256i even = _mm256_srli_epi32(rounded(v[0]), 16), odd = rounded(v[1]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_blend_epi16(even, odd, 0xAA));
+    store(p, rounded(v[0]), rounded(v[1]));
+  }
+  SOFTKNEE_INLINE void store_high(bfloat* p) const {
+    store(p, _mm256_castps_si256(v[0].v), _mm256_castps_si256(v[1].v));
+  }
+  static SOFTKNEE_INLINE void store(bfloat* p, __m256i even, __m256i odd) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xAA));
   }
 };
 

@@ -94,6 +94,13 @@ SOFTKNEE_INLINE __m512i rounded(V a) {
   const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
   return _mm512_mask_add_epi32(sum, odd, sum, _mm512_set1_epi32(1));
 }
+// What rounds to the nearest when the low half is dropped, ties away from 0; and the low half dropped.
+SOFTKNEE_INLINE V plus_half(V a, bfloat) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x8000)));
+}
+SOFTKNEE_INLINE V high_half(V a, bfloat) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
 SOFTKNEE_INLINE __m256i narrowed(V a, bfloat) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(a), 16)); }
 SOFTKNEE_INLINE __m256i narrowed(V a, half) {
   return _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -135,8 +142,14 @@ struct Block<bfloat> {
     v[1] = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
   SOFTKNEE_INLINE void store(bfloat* p) const {
-    const __m512i even = _mm512_srli_epi32(rounded(v[0]), 16), odd = rounded(v[1]);
-    _mm512_storeu_si512(reinterpret_cast<__m512i*>(p), _mm512_mask_blend_epi16(0xAAAAAAAA, even, odd));
+    store(p, rounded(v[0]), rounded(v[1]));
+  }
+  SOFTKNEE_INLINE void store_high(bfloat* p) const {
+    store(p, _mm512_castps_si512(v[0].v), _mm512_castps_si512(v[1].v));
+  }
+  static SOFTKNEE_INLINE void store(bfloat* p, __m512i even, __m512i odd) {
+    const __m512i words = _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(even, 16), odd);
+    _mm512_storeu_si512(reinterpret_cast<__m512i*>(p), words);
   }
 };
 

@@ -135,6 +135,9 @@ SOFTKNEE_INLINE void store(bfloat* p, V a) {
   const uint32_t bits = bits_of(a.v);
   p->bits = static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
+// What rounds to the nearest when the low half is dropped, ties away from 0; and the low half dropped.
+SOFTKNEE_INLINE V plus_half(V a, bfloat) { return V(float_of(bits_of(a.v) + 0x8000u)); }
+SOFTKNEE_INLINE V high_half(V a, bfloat) { return V(float_of(bits_of(a.v) & 0xffff0000u)); }
 SOFTKNEE_INLINE V load(const half* p) {
   const uint32_t sign = (p->bits & 0x8000u) << 16, size = p->bits & 0x7fffu;
   // the exponent's bias 15 becomes 127; ∞ and NaN keep all ones; a subnormal is a whole number of 2⁻²⁴
@@ -164,6 +167,7 @@ struct Block {
   V v[1];
   SOFTKNEE_INLINE void load(const T* p) { v[0] = SOFTKNEE_ISA::load(p); }
   SOFTKNEE_INLINE void store(T* p) const { SOFTKNEE_ISA::store(p, v[0]); }
+  SOFTKNEE_INLINE void store_high(T* p) const { SOFTKNEE_ISA::store(p, high_half(v[0], T())); }
 };
 
 }  // namespace SOFTKNEE_ISA

@@ -103,12 +103,14 @@ def drawn(activation: Activation, chance: np.random.Generator, short: bool) -> d
     while True:
         given = {}
         for name, parameter in activation.parameters.items():
-            if not math.isfinite(parameter.default):
+            if not math.isfinite(parameter.default) or isinstance(parameter.default, bool):
                 continue
             value = parameter.default * math.exp(chance.uniform(-1.0, 1.0))
             if parameter.default == 0.0:
                 value = chance.uniform(0.05, 1.5) * chance.choice([-1.0, 1.0])
             given[name] = float(f"{value:.2g}") if short else value
+            if isinstance(parameter.default, int):  # a count
+                given[name] = max(1, round(value))
         if all(condition.holds(activation.defaults | given) for condition in activation.conditions):
             return activation.defaults | given
 

@@ -381,7 +381,8 @@ struct Math : Arithmetic<T>, Polynomials<T> {
   // it counts. 1.5 ULPs. Halves, since 2ⁿ may overflow where the result does not.
   static SOFTKNEE_INLINE V expm1(V u) {
     V n;
-    const V v = smaller(V(89.0f), larger(V(-farthest), u)), r = reduced(all(), v, n, v);  // from 88.8 on it is ∞, and 2ⁿ⁻¹ is not
+    const V v = smaller(V(89.0f), larger(V(-farthest), u));  // from 88.8 on it is ∞, and 2ⁿ⁻¹ is not
+    const V r = reduced(all(), v, n, v);
     const V q = fma(r * r, polynomial(P::expm1_c, r), r);
     const V size = scale(V(0.5f), n), halved = fma(size, q, size - V(0.5f));
     return signed_as(halved + halved, u);

@@ -15,7 +15,7 @@
   SOFTKNEE_PRIMITIVE(sigmoid, A::sigmoid(x))                         \
   SOFTKNEE_PRIMITIVE(softplus, A::softplus(x))                       \
   SOFTKNEE_PRIMITIVE(erf, A::erf(x))                                 \
-  SOFTKNEE_PRIMITIVE(erfc, A::erfc(x, A::product(A::wide(1.4142135623730951), x), A::product(-x, x)))            \
+  SOFTKNEE_PRIMITIVE(erfc, A::erfc(x, A::product(A::wide(1.4142135623730951), x), A::product(-x, x))) \
   SOFTKNEE_PRIMITIVE(x_phi, A::x_phi(x))                             \
   SOFTKNEE_PRIMITIVE(x_phi_slope, A::x_phi_slope(x))                 \
   SOFTKNEE_PRIMITIVE(abs, A::abs(x))                                 \

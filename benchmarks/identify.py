@@ -152,8 +152,10 @@ def told(case: Case, name: str | None, parameters: dict[str, float], dtype: torc
     found = softknee.get(name)
     if found is case.activation and close(parameters, case.parameters, dtype):
         return True
-    if found.kind != case.activation.kind:
-        return False
+    if found.kind != case.activation.kind:  # sorting groups of one changes nothing
+        rows = np.sin(np.arange(64.0).reshape(4, 16) ** 1.5) * 9.0
+        both = {found.kind, case.activation.kind} == {"elementwise", "normalizer"}
+        return both and np.allclose(found.value(rows, **parameters), case.activation.value(rows, **case.parameters))
     x = np.linspace(-11.93, 11.87, 1999)
     points = (x,) if found.kind != "gated" else (x, 3.0 * np.sin(7.0 * x))
     with np.errstate(all="ignore"):

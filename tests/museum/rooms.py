@@ -223,9 +223,15 @@ def onnx(opset: int, dynamo: bool = False) -> Target:
     return write
 
 
+def _program(model: nn.Module) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the flat weights that recurrent modules keep
+        return torch.export.export(model.eval(), (example(model),))
+
+
 def exported(decomposed: bool) -> Target:
     def write(model: nn.Module, folder: Path) -> tuple:
-        program = torch.export.export(model.eval(), (example(model),))
+        program = _program(model)
         return (program.run_decompositions() if decomposed else program,)
 
     return write
@@ -234,7 +240,7 @@ def exported(decomposed: bool) -> Target:
 def archive(model: nn.Module, folder: Path) -> tuple:
     """A torch.export archive."""
     path = folder / f"{id(model)}.pt2"
-    torch.export.save(torch.export.export(model.eval(), (example(model),)), str(path))
+    torch.export.save(_program(model), str(path))
     return (path,)
 
 

@@ -44,7 +44,8 @@ def _lambert() -> tuple[list[float], list[float]]:
         longer = [0, *after]
         u, after = [(2 * k + 1) * (u[i] if i < len(u) else 0) + c for i, c in enumerate(longer)], u
         found.append(u)
-    return tuple([c / found[7][0] for c in of] for of in (found[7], found[9]))
+    above, below = ([c / found[7][0] for c in of] for of in (found[7], found[9]))
+    return above, below
 
 
 def _horner(coefficients, t):

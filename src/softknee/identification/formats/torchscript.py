@@ -51,7 +51,9 @@ def identify(module: torch.jit.ScriptModule | torch.jit.ScriptFunction) -> Censu
     """The Census of a module or function in memory, by what `torch.jit.save` would write of it."""
     buffer = io.BytesIO()
     try:
-        torch.jit.save(module, buffer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's, of TorchScript itself
+            torch.jit.save(module, buffer)
     except RuntimeError as error:
         raise InputError(f"the TorchScript module cannot be saved: {str(error)[:300]}") from error
     buffer.seek(0)

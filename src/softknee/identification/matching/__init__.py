@@ -121,8 +121,9 @@ def match(
             if inputs == 2:
                 return Match(None, note=normalizers.NOTE)
             rows = points[0][chosen]
-            grid = rounding.GRIDS.get(precision) or rounding.carried((rows,), again)
-            return Match(**normalizers.told(known, rows, again, precision if grid is None else grid.dtype))
+            grid = rounding.GRIDS.get(precision) or rounding.carried((rows,), again, least=8)  # a row holds few values
+            long = (points[0], values)
+            return Match(**normalizers.told(known, rows, again, long, precision if grid is None else grid.dtype))
         return _matched(points, values, precision, known, sampler)
 
 

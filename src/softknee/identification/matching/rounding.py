@@ -60,13 +60,13 @@ GRIDS = {
 }
 
 
-def carried(points: tuple[np.ndarray, ...], values: np.ndarray) -> Grid | None:
+def carried(points: tuple[np.ndarray, ...], values: np.ndarray, least: int = 32) -> Grid | None:
     """The half-precision format that all of these wider values are numbers of, as through a table; None if there is
-    none, or if they are only what is made of the inputs by doubling and halving."""
+    none, or if fewer than `least` of them are more than what doubling and halving makes of the inputs."""
     finite = np.isfinite(values)
     mantissas = np.abs(np.frexp(values[finite])[0])
     own = np.concatenate([np.abs(np.frexp(p)[0]) for p in points])
-    if len(np.setdiff1d(mantissas, own)) < 32:
+    if len(np.setdiff1d(mantissas, own)) < least:
         return None
     for grid in GRIDS.values():
         if np.array_equal(torch.as_tensor(values).to(grid.dtype).double().numpy(), values, equal_nan=True):

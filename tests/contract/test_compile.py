@@ -110,16 +110,16 @@ def total(results):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_compile_without_gradients(dtype):
-    """Half precision too: what eager looks up in a table is computed here, to within a rounding."""
-    every = cases()
+    """Half precision too (of the core): what eager looks up in a table is computed here, to within a rounding."""
+    every = [case for case in cases() if case.activation.core or dtype == torch.float64]
     forward = applied(every)
-    x = inputs(softknee.get("swiglu"), 4, 5, dtype=dtype, grad=False)
+    x = inputs(softknee.get("swiglu"), 4, 6, dtype=dtype, grad=False)
     unit = 4 * torch.finfo(dtype).eps
     close(every, seeded(compiled(forward), *x), seeded(forward, *x), rtol=unit, atol=unit)
 
 
 def test_compile_inplace():
-    every = [case for case in cases() if case.activation.kind == "elementwise"]
+    every = [case for case in cases() if case.activation.kind == "elementwise" and case.activation.core]
     forward = applied(every, inplace=True)
     x = inputs(softknee.get("swiglu"), 4, 5)
     found, wanted = seeded(compiled(forward), *x), seeded(forward, *x)
@@ -148,7 +148,7 @@ def test_compile_per_channel():
         return [module(x) for module in modules]
 
     (x,) = inputs(learnable[0], 2, 3, 4)
-    same(compiled(forward)(x), forward(x), [x, *(p for module in modules for p in module.parameters())])
+    same(seeded(compiled(forward), x), seeded(forward, x), [x, *(p for module in modules for p in module.parameters())])
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ ARGUMENTS = {
     "glu": {"dim": 0},
     "softmax": {"dim": 0},
     "log_softmax": {"dim": 0},
+    "softmin": {"dim": 0},
 }
 CASES = [(name, {}) for name in ELEMENTWISE] + [(n, a) for n, a in ARGUMENTS.items() if n in ELEMENTWISE]
 
@@ -61,6 +62,7 @@ BUILTINS = {
 ABSENT = {
     ("softmax", "_stacklevel"): "the caller's frame, for a warning of PyTorch's",
     ("log_softmax", "_stacklevel"): "the same",
+    ("softmin", "_stacklevel"): "the same",
     ("gumbel_softmax", "eps"): "PyTorch warns that it has no effect",
     ("Hardtanh", "min_value"): "PyTorch's deprecated word for min_val",
     ("Hardtanh", "max_value"): "and for max_val",
@@ -71,8 +73,10 @@ OTHER_DEFAULT = {
     ("Softplus", "threshold"): "the same",
     ("softmax", "dim"): "None is PyTorch's guess, which it deprecates; ours asks",
     ("log_softmax", "dim"): "the same",
+    ("softmin", "dim"): "the same",
     ("Softmax", "dim"): "the same",
     ("LogSoftmax", "dim"): "the same",
+    ("Softmin", "dim"): "the same",
 }
 # PyTorch's value there is NaN; it should be the limit.
 WRONG_AT_INFINITY = {"gelu", "silu", "mish", "hardswish", "softsign"}
@@ -105,6 +109,7 @@ def arguments(name, dtype=torch.float32):
         "prelu": {"weight": torch.tensor([0.25], dtype=dtype)},
         "softmax": {"dim": -1},
         "log_softmax": {"dim": -1},
+        "softmin": {"dim": -1},
     }.get(name, {})
 
 

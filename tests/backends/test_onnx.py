@@ -82,8 +82,8 @@ def test_other_types(kind):
 # What ONNX Runtime 1.31 has in float64; of its operators in float32 alone a body may use none.
 IN_DOUBLE = {
     "Abs", "Add", "And", "Cast", "CastLike", "Concat", "Constant", "Cos", "CumSum", "Div", "Equal", "Exp",
-    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "Max", "Min", "Mul", "Neg", "ReduceMax", "ReduceSum", "Reshape", "Shape",
-    "Sign", "Sin", "Sqrt", "Sub", "Tanh", "TopK", "Where",
+    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Log", "Max", "Min", "Mul", "Neg", "ReduceMax", "ReduceSum",
+    "Reshape", "Shape", "Sign", "Sin", "Sqrt", "Sub", "Tanh", "TopK", "Where",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from softknee.errors import InputError
 from softknee.identification.matching import match, recognised
 
 ALL = tuple(a for a in softknee.activations() if not a.stochastic and a.surrogate is None)
-POLES = {"srs"}  # whose value is a quotient with poles, at most parameters
+POLES = {"srs", "pau"}  # whose value is a quotient with poles, at most parameters
 ELEMENTWISE = [a for a in recognised() if a.kind == "elementwise"]
 
 # At their defaults these are the function of a simpler or more usual entry
@@ -444,7 +444,7 @@ def test_between_int8_codes_the_answer_is_a_set():
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_random_entries_at_random_parameters_come_back_as_the_same_function(data):
     activation = data.draw(st.sampled_from([a for a in ALL if a.kind != "normalizer" and a.name not in POLES]))
     factors = {
